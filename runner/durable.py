@@ -1,0 +1,35 @@
+"""Files that are whole or absent, never half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def replace_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Put `text` at `path` at once: a reader sees the old content or the new one.
+
+    Args:
+        sync: Survive a power loss as well (fsync of file and folder); off for files that are written every second.
+
+    Raises:
+        OSError: when the folder cannot be written; the old file is then untouched and no temporary file is left.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if sync:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

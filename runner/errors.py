@@ -1,0 +1,97 @@
+"""Every error that leaves a function of this package on purpose.
+
+The first branch says whose fault it is, because that decides what happens next:
+
+    RunnerError
+     ├── UsageError           the caller's: config, command line or code; never retried, exit code 2
+     ├── HostError            this computer cannot run it (QEMU, image, port, memory, disk); exit code 4
+     ├── InfrastructureError  guest, session or transport failed; the task set is tried again
+     │    ├── BootFailed          the guest did not become ready
+     │    ├── GuestDied           the guest ended, panicked or was reset while it was in use
+     │    ├── SessionLost         the connection broke, or a remote call passed its deadline
+     │    └── ProtocolError       the other side sent something that the protocol forbids
+     ├── TaskSetError         this task set cannot run anywhere; recorded as bad, not retried
+     └── MachineKilled        the operator ended the machine; the task set goes back uncharged
+
+A missed deadline or a task that the kernel's admission test refused is data (an event), never an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RunnerError(Exception):
+    """What happened, where, and what to do next; `str()` shows all three, a line each.
+
+    Attributes:
+        what: One sentence that names the key, file or machine concerned.
+        next_step: What the reader can do about it; empty where nothing helps.
+        where: The place: a config key with its full name, `file:line`, or a machine.
+        evidence: Last lines of a console or stderr, shown verbatim.
+        log_path: The file that holds the whole of the evidence.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        next_step: str = "",
+        where: str = "",
+        evidence: str = "",
+        log_path: Path | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.next_step = next_step
+        self.where = where
+        self.evidence = evidence
+        self.log_path = log_path
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.evidence:
+            lines += ["  last output:", *(f"    | {line}" for line in self.evidence.splitlines())]
+        if self.log_path is not None:
+            lines.append(f"  log:   {self.log_path}")
+        if self.next_step:
+            lines.append(f"  next:  {self.next_step}")
+        return "\n".join(lines)
+
+
+class UsageError(RunnerError):
+    """The config, the command line or the calling code is wrong: fix it and start again."""
+
+
+class HostError(RunnerError):
+    """This computer cannot run what was asked: QEMU, image, port, memory or disk."""
+
+
+class InfrastructureError(RunnerError):
+    """A guest, a session or the transport failed; says nothing about the task set."""
+
+
+class BootFailed(InfrastructureError):
+    """The guest did not become ready before its boot deadline, or died on the way."""
+
+
+class GuestDied(InfrastructureError):
+    """A guest that was in use ended, panicked or was reset."""
+
+
+class SessionLost(InfrastructureError):
+    """The connection to a host broke, or a remote call passed its deadline."""
+
+
+class ProtocolError(InfrastructureError):
+    """The other side sent what the protocol does not allow."""
+
+
+class TaskSetError(RunnerError):
+    """The task set itself cannot run, on whichever machine: it ends as bad at once."""
+
+
+class MachineKilled(RunnerError):
+    """The operator killed the machine; its task set goes back to the queue uncharged."""

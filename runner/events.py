@@ -1,0 +1,228 @@
+"""What happens to a task set while it runs, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from runner.model import TaskSet
+
+SCHEMA_VERSION = 1
+
+
+class ExitType(StrEnum):
+    """How a job ended."""
+
+    #: The workload returned 0.
+    EXIT = "EXIT"
+    #: Killed: its critical time after its start was over.
+    EXIT_CRITICAL = "EXIT_CRITICAL"
+    #: Killed: still unfinished at the task's next release.
+    EXIT_PERIOD = "EXIT_PERIOD"
+    #: Killed: still unfinished at its deadline.
+    EXIT_DEADLINE = "EXIT_DEADLINE"
+    #: Killed from outside, or by the end of the set.
+    EXIT_EXTERNAL = "EXIT_EXTERNAL"
+    #: The workload failed.
+    EXIT_ERROR = "EXIT_ERROR"
+    #: Killed: memory limit reached.
+    OUT_OF_QUOTA = "OUT_OF_QUOTA"
+    #: Killed: capabilities used up (Genode only).
+    OUT_OF_CAPS = "OUT_OF_CAPS"
+    #: The admission test refused the task.
+    NOT_SCHEDULED = "NOT_SCHEDULED"
+    #: The release was skipped, because the job before it overran.
+    SKIPPED = "SKIPPED"
+
+
+#: The job was killed at the instant in `finish_ns` rather than finishing by itself.
+KILLED = frozenset(
+    {ExitType.EXIT_CRITICAL, ExitType.EXIT_PERIOD, ExitType.EXIT_DEADLINE, ExitType.EXIT_EXTERNAL}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One release of a task and what became of it; times in ns after the set's start instant, None where unknown.
+
+    Attributes:
+        task_idx: Index of the task in its set.
+        job_idx: Index of the release, from 0.
+        release_ns: Nominal release, O + kT.
+        start_ns: When the job first ran.
+        finish_ns: When it finished, or was killed.
+        exec_ns: CPU time that it used.
+        exit_type: How it ended.
+        exit_code: What the workload returned; 128 + signal if a signal ended it.
+        preemptions: Involuntary context switches.
+        migrations: Changes of CPU that were seen between start and finish.
+        cpu_first: CPU at the start.
+        cpu_last: CPU at the end.
+    """
+
+    task_idx: int
+    job_idx: int
+    release_ns: int | None
+    start_ns: int | None
+    finish_ns: int | None
+    exec_ns: int | None
+    exit_type: ExitType
+    exit_code: int | None = None
+    preemptions: int | None = None
+    migrations: int | None = None
+    cpu_first: int | None = None
+    cpu_last: int | None = None
+
+    @property
+    def response_ns(self) -> int | None:
+        """R = f - r of a job that finished by itself."""
+        if self.exit_type is not ExitType.EXIT or self.finish_ns is None or self.release_ns is None:
+            return None
+        return self.finish_ns - self.release_ns
+
+    def deadline_abs_ns(self, taskset: TaskSet) -> int | None:
+        """d = r + D; None without a deadline or a known release."""
+        relative_ns = taskset.tasks[self.task_idx].relative_deadline_ns
+        return None if relative_ns is None or self.release_ns is None else self.release_ns + relative_ns
+
+    def missed(self, taskset: TaskSet) -> bool | None:
+        """Whether the deadline was missed.
+
+        Finished: f > d. Killed at or after d: True. Killed before d, refused, failed or unknown: None, for such a job says
+        nothing about its deadline. A skipped release was never served: True.
+        """
+        deadline_ns = self.deadline_abs_ns(taskset)
+        if deadline_ns is None:
+            return None
+        if self.exit_type is ExitType.SKIPPED:
+            return True
+        if self.finish_ns is None:
+            return None
+        if self.exit_type is ExitType.EXIT:
+            return self.finish_ns > deadline_ns
+        return True if self.exit_type in KILLED and self.finish_ns >= deadline_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class StartEvent:
+    """The set's tasks are ready; its start instant lies at `t0_guest_ns` of the guest's monotonic clock."""
+
+    t0_guest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEvent:
+    """The kernel refused a task's scheduling parameters."""
+
+    task_idx: int
+    errno: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """A job is over."""
+
+    job: JobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDoneEvent:
+    """A task has no further jobs."""
+
+    task_idx: int
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndEvent:
+    """The set is over, and every event before this one is all there is.
+
+    Attributes:
+        t_ns: When, after the start instant.
+        stopped: Whether it was ended (horizon or operator) before every task had run all its jobs.
+    """
+
+    t_ns: int
+    stopped: bool
+
+
+Event = StartEvent | RefusedEvent | JobEvent | TaskDoneEvent | EndEvent
+
+
+class Outcome(StrEnum):
+    """How an attempt at a task set ended; only the first three say something about the task set."""
+
+    #: Every task ran all its jobs.
+    COMPLETED = "completed"
+    #: Ended at its horizon with work left: an overload, and a valid measurement.
+    TIMEOUT = "timeout"
+    #: At least one task was refused by the kernel's admission test.
+    REJECTED = "rejected"
+    #: The operator ended it.
+    ABORTED = "aborted"
+    #: The guest died.
+    GUEST_CRASH = "guest_crash"
+    #: Anything else of the infrastructure failed.
+    INFRA_ERROR = "infra_error"
+
+
+VALID_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.TIMEOUT, Outcome.REJECTED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attempt at one task set, as monitors are told about it.
+
+    Attributes:
+        taskset: What runs.
+        machine: Name of the machine, `qemu1`.
+        attempt: 1 for the first try.
+        facts: What the host says of itself: column of the `runs` table -> value.
+    """
+
+    taskset: TaskSet
+    machine: str
+    attempt: int = 1
+    facts: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What one attempt yielded.
+
+    Attributes:
+        outcome: How it ended.
+        jobs: In the order in which they were reported.
+        t0_guest_ns: The start instant, on the guest's monotonic clock; None if it never came.
+        end_ns: When the set was over, after the start instant.
+        wall_s: Real seconds from request to end.
+        error: What failed, as shown to people; empty for a valid outcome.
+    """
+
+    outcome: Outcome
+    jobs: tuple[JobRecord, ...] = ()
+    t0_guest_ns: int | None = None
+    end_ns: int | None = None
+    wall_s: float = 0.0
+    error: str = ""
+
+    def n_missed(self, taskset: TaskSet) -> int:
+        """Jobs that are known to have missed their deadline."""
+        return sum(job.missed(taskset) is True for job in self.jobs)
+
+    def schedulable(self, taskset: TaskSet) -> bool | None:
+        """Whether no job missed and every job ran to its end; None when the attempt or a failed job leaves it open.
+
+        "No miss in k jobs" is an observation, not a proof.
+        """
+        if self.outcome not in VALID_OUTCOMES:
+            return None
+        if self.outcome is Outcome.REJECTED or any(job.missed(taskset) for job in self.jobs):
+            return False
+        return True if all(job.exit_type is ExitType.EXIT for job in self.jobs) else None

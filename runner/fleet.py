@@ -1,0 +1,71 @@
+"""What a fleet is doing, as one frozen picture: for people, `status.json` and progress bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """What the operator wants of a run; also what the control file's `state` may say."""
+
+    #: Keep the machines busy.
+    RUN = "run"
+    #: Start no further task set; those that run finish; machines stay.
+    PAUSE = "pause"
+    #: Finish what runs, close the machines, end the run.
+    DRAIN = "drain"
+    #: End everything at once; running task sets go back to the queue.
+    KILL = "kill"
+
+
+class Phase(StrEnum):
+    """Where a machine is in its life."""
+
+    #: Its host is being started and its session opened.
+    STARTING = "starting"
+    #: Ready, waiting for a task set, or for the end of a pause.
+    IDLE = "idle"
+    #: A task set runs.
+    RUNNING = "running"
+    #: Its host failed and is being replaced.
+    RECOVERING = "recovering"
+    #: It will take no further task set.
+    CLOSING = "closing"
+    #: Gone, its host stopped.
+    CLOSED = "closed"
+    #: Gone, because its host could not be started.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """One machine: its name, phase, and the task set that it runs, if any."""
+
+    name: str
+    phase: Phase
+    taskset_id: str | None = None
+    n_done: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetState:
+    """The whole fleet at one instant.
+
+    Attributes:
+        state: What the operator wants.
+        desired_machines: How many machines there should be.
+        machines: Those that there are, by name.
+        n_total: Task sets of all jobs; None while a job's number is not known.
+        n_done: Task sets with a valid result.
+        n_bad: Task sets that were given up.
+        n_running: Task sets on a machine now.
+    """
+
+    state: RunState
+    desired_machines: int
+    machines: tuple[MachineState, ...] = ()
+    n_total: int | None = None
+    n_done: int = 0
+    n_bad: int = 0
+    n_running: int = 0

@@ -1,0 +1,44 @@
+"""What a monitor is told; own monitors override what they need."""
+
+from __future__ import annotations
+
+from runner.errors import RunnerError
+from runner.events import Event, Run, RunResult
+from runner.fleet import FleetState
+
+
+class AbstractMonitor:
+    """Told about every attempt at a task set of its job; every method may be left as it is.
+
+    Threads: all calls to one monitor come from one thread, in the order in which things happened on each machine, so a
+    monitor needs no lock and may keep a file, a database connection or a progress bar. What it raises is logged and stops
+    neither a machine nor another monitor. Slow monitors hold back the machines once a few thousand calls wait.
+
+    For each attempt: `__taskset_start__`, `__taskset_event__` …, then exactly one of `__taskset_finish__` (it counts) and
+    `__taskset_stop__` (it does not: the infrastructure failed or the operator ended it, and the set is tried again later).
+    `__taskset_bad__` comes after the last attempt of a set that is given up.
+    """
+
+    def open(self) -> None:
+        """Called once, in the monitors' thread, before anything else."""
+
+    def close(self) -> None:
+        """Called once, in the monitors' thread, after everything else."""
+
+    def __taskset_start__(self, run: Run) -> None:
+        """An attempt begins."""
+
+    def __taskset_event__(self, run: Run, event: Event) -> None:
+        """Something happened in it."""
+
+    def __taskset_finish__(self, run: Run, result: RunResult) -> None:
+        """The attempt yielded a valid result; the task set is done."""
+
+    def __taskset_stop__(self, run: Run, result: RunResult) -> None:
+        """The attempt ended without a valid result; `result.error` says why."""
+
+    def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
+        """The task set is given up; `run` was its last attempt."""
+
+    def __fleet_change__(self, state: FleetState) -> None:
+        """Machines or counts changed; at most ten times a second, and always for the last change."""

@@ -1,0 +1,53 @@
+"""The run folder: the only place that knows its file names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where everything of one run lies; makes no folder by itself but in `machine()`.
+
+    Attributes:
+        folder: The run folder, `outputs/<date>/<time>`.
+    """
+
+    folder: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What it takes to repeat the run."""
+        return self.folder / "manifest.json"
+
+    @property
+    def control(self) -> Path:
+        """The control file, which the operator edits."""
+        return self.folder / "control.yaml"
+
+    @property
+    def status(self) -> Path:
+        """What the run is doing."""
+        return self.folder / "status.json"
+
+    @property
+    def log(self) -> Path:
+        """The run's log."""
+        return self.folder / "distributor.log"
+
+    @property
+    def results(self) -> Path:
+        """The data."""
+        return self.folder / "results.sqlite"
+
+    @property
+    def machines(self) -> Path:
+        """The folder that holds one folder per machine."""
+        return self.folder / "machines"
+
+    def machine(self, name: str) -> Path:
+        """A machine's own folder, made if need be: its log, its console, QEMU's stderr."""
+        path = self.machines / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,54 @@
+"""What a run is made of, frozen: the config's values after every check, and the only form that lower layers see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Clock(StrEnum):
+    """Where a guest's time comes from."""
+
+    #: QEMU's instruction counter: times do not depend on the host's load; one virtual CPU, TCG.
+    ICOUNT = "icount"
+    #: The host's clock: KVM where a booted probe proves it, else TCG.
+    HOST = "host"
+
+
+class Accelerator(StrEnum):
+    """How QEMU executes guest code."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QemuSpec:
+    """Everything that decides how a guest is built and booted; equal specs share a booted snapshot.
+
+    Attributes:
+        arch: A row of `runner.qemu.architectures.ARCHITECTURES`: `arm64`, `amd64`.
+        clock: Where the guest's time comes from.
+        icount_shift: With `Clock.ICOUNT`, one guest instruction takes 2**icount_shift ns (3: a 125-MIPS processor).
+        vcpus: Virtual CPUs; exactly one with `Clock.ICOUNT`.
+        memory_mib: The guest's RAM.
+        image: Folder of a built guest image; None takes the current one of `arch`.
+        qemu_binary: QEMU to use instead of the architecture's; a name on the PATH or a path.
+        ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free ones.
+        snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
+        boot_timeout_s: How long a cold boot may take until the guest reports ready.
+        start_timeout_s: How long a start from a snapshot may take.
+    """
+
+    arch: str = "arm64"
+    clock: Clock = Clock.ICOUNT
+    icount_shift: int = 3
+    vcpus: int = 1
+    memory_mib: int = 128
+    image: Path | None = None
+    qemu_binary: str | None = None
+    ssh_port: int | None = None
+    snapshot: bool = True
+    boot_timeout_s: float = 120.0
+    start_timeout_s: float = 30.0
