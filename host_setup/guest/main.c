@@ -1,0 +1,26 @@
+/* taskloader: runs task sets inside a guest. See docs/task-loader.md. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bell.h"
+#include "serve.h"
+#include "taskset.h"
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: taskloader serve | bell panic|ready | version\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "serve") == 0)
+        return serve();
+    if (argc == 3 && strcmp(argv[1], "bell") == 0)
+        return bell(argv[2]);
+    if (argc == 2 && strcmp(argv[1], "version") == 0) {
+        printf("taskloader, protocol %d\n", PROTOCOL_VERSION);
+        return 0;
+    }
+    return usage();
+}
