@@ -1,0 +1,103 @@
+"""The command line: `python -m host_setup [packages|image|check] [options]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from host_setup.check import check_host
+from host_setup.image import ensure_image
+from host_setup.packages import ensure_packages
+from runner.errors import HostError, RunnerError
+from runner.qemu.architectures import ARCHITECTURES, Architecture
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_HOST = 4
+# As shells report a program that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the process's exit code; an error is one screen on standard error."""
+    options = _parser().parse_args(arguments)
+    chosen = list(ARCHITECTURES.values()) if options.arch == "all" else [ARCHITECTURES[options.arch]]
+    try:
+        match options.verb:
+            case "check":
+                return EXIT_OK if check_host(chosen) else EXIT_HOST
+            case "packages":
+                _packages(chosen, quiet=False)
+            case "image":
+                _images(chosen, refresh=options.refresh, quiet=False)
+            case _:
+                _packages(chosen, quiet=True)
+                _images(chosen, refresh=False, quiet=True)
+    except HostError as error:
+        print(error, file=sys.stderr)
+        return EXIT_HOST
+    except RunnerError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("interrupted; what was there before is untouched", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _packages(architectures: list[Architecture], *, quiet: bool) -> None:
+    installed = ensure_packages(architectures)
+    if not (installed or quiet):
+        print("packages: everything is installed")
+
+
+def _images(architectures: list[Architecture], *, refresh: bool, quiet: bool) -> None:
+    for arch in architectures:
+        image = ensure_image(arch, refresh=refresh)
+        if not quiet:
+            print(f"{arch.name}: {image.folder}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument(
+        "--arch",
+        choices=(*ARCHITECTURES, "all"),
+        default=argparse.SUPPRESS,
+        help="which guests it is for (default: arm64)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m host_setup",
+        description="Make this host ready to run guests. Without a verb: packages, then image; quick if nothing is to do.",
+        epilog="Exit codes: 0 ready, 2 wrong command line, 4 this host cannot (the message says what to do).",
+        parents=[which],
+    )
+    parser.set_defaults(arch="arm64")
+    verbs = parser.add_subparsers(dest="verb", metavar="packages|image|check")
+    verbs.add_parser(
+        "packages",
+        parents=[which],
+        help="install QEMU and the compilers, if missing",
+        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing.",
+    )
+    image = verbs.add_parser(
+        "image",
+        parents=[which],
+        help="build the guest image, if anything changed",
+        description="Build the guest image from Debian packages and the task loader's sources, without root. "
+        "An image that cannot be built leaves the old one in place.",
+    )
+    image.add_argument("--refresh", action="store_true", help="look for newer Debian packages, too")
+    verbs.add_parser(
+        "check",
+        parents=[which],
+        help="tell what this host can do",
+        description="Tell, line by line, what this host can do, and what to do about what it cannot. "
+        "Boots a guest or two, so it takes some seconds.",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

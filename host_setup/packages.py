@@ -1,0 +1,116 @@
+"""The host's own packages: QEMU, and what the guest image is built with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from host_setup.command import run_command
+from runner.errors import HostError
+from runner.qemu.architectures import Architecture
+
+# QEMU for one more architecture is 100 MB with its libraries; ending apt half-way would leave dpkg broken.
+INSTALL_TIMEOUT_S = 3600.0
+
+# A fresh machine updates itself after its first boot and holds dpkg's lock meanwhile.
+LOCK_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Something that must be on the host.
+
+    Attributes:
+        package: The Debian package that brings it.
+        program: Found on the PATH if it is there, whoever installed it; None for libraries, where only dpkg knows.
+    """
+
+    package: str
+    program: str | None = None
+
+
+def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ...]:
+    """What guests of these architectures take: to build their images, and to run them."""
+    needed = [Requirement("make", "make"), Requirement("binutils", "readelf")]
+    for arch in architectures:
+        compiler, *libraries = arch.compiler_packages
+        needed += [Requirement(arch.qemu_package, arch.qemu_binary), Requirement(compiler, arch.compiler)]
+        needed += [Requirement(library) for library in libraries]
+    return tuple(dict.fromkeys(needed))
+
+
+def missing_packages(needed: Iterable[Requirement]) -> list[str]:
+    """The packages to install; takes some 20 ms.
+
+    Raises:
+        HostError: when this is no Debian and something is missing.
+    """
+    needed = list(needed)
+    absent = [one.package for one in needed if one.program and shutil.which(one.program) is None]
+    libraries = [one.package for one in needed if one.program is None]
+    if not (absent or libraries):
+        return []
+    if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
+        programs = [one.program for one in needed if one.program and one.package in absent]
+        raise HostError(
+            f"{', '.join(programs) or 'the guests’ C library'}: not found, and this host has no apt to install it with",
+            next_step="use Debian or a derivative of it, or install "
+            f"what corresponds to Debian's {', '.join([*absent, *libraries])}",
+        )
+    return [*absent, *(name for name in libraries if name not in _installed())]
+
+
+def ensure_packages(
+    architectures: Iterable[Architecture], *, report: Callable[[str], None] = print
+) -> tuple[str, ...]:
+    """Install what is missing, as root or through sudo, and return the packages' names; usually none, quickly.
+
+    Raises:
+        HostError: when something is missing and may not be installed (says by which command it could be), or apt fails.
+    """
+    missing = missing_packages(requirements(architectures))
+    if not missing:
+        return ()
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    prefix = _root_prefix(missing, install)
+    report(f"installing {', '.join(missing)}")
+    lock = ["-o", f"DPkg::Lock::Timeout={LOCK_TIMEOUT_S}"]
+    by_hand = f"run it yourself and see: {' '.join([*prefix, *install])}"
+    for words in (["apt-get", *lock, "update"], ["apt-get", *lock, *install[1:]]):
+        run_command(
+            # sudo drops the environment, and debconf would ask questions on a terminal.
+            [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", *words],
+            doing="installing packages",
+            timeout_s=INSTALL_TIMEOUT_S,
+            next_step=by_hand,
+        )
+    return tuple(missing)
+
+
+def _root_prefix(missing: list[str], install: list[str]) -> list[str]:
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") is not None:
+        try:
+            run_command(["sudo", "-n", "true"], doing="asking sudo", timeout_s=30.0)
+        except HostError:
+            # It wants a password or does not know this user; asking here could block a script for ever.
+            pass
+        else:
+            return ["sudo", "-n"]
+    raise HostError(
+        f"missing: {', '.join(missing)}; only root may install packages",
+        next_step=f"sudo apt-get update && sudo {' '.join(install)}",
+    )
+
+
+def _installed() -> set[str]:
+    listing = run_command(
+        ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n"],
+        doing="asking dpkg what is installed",
+        timeout_s=60.0,
+    )
+    words = (line.split(" ", 1) for line in listing.splitlines())
+    return {name for status, name in words if status == "installed"}
