@@ -75,12 +75,12 @@ class SshCredentials:
     Attributes:
         user: The account to log in to.
         client_key: The private key's file.
-        host_key: The file with the one public key (OpenSSH format) that the guest may show.
+        host_key: The one public key that the guest may show: `ssh-ed25519 AAAA…`.
     """
 
     user: str
     client_key: Path
-    host_key: Path
+    host_key: str
 
 
 class AbstractHost(ABC):

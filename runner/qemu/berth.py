@@ -1,0 +1,46 @@
+"""Where one emulator is at home: its name, its files, its log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.qemu.failure import tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Berth:
+    """Where one emulator is at home.
+
+    Attributes:
+        name: For messages and `ps`: `qemu1`.
+        folder: Receives the console's log and QEMU's stderr.
+        ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        log_prefix: Of the files' names in `folder`.
+    """
+
+    name: str
+    folder: Path
+    ssh_port: int | None = None
+    log_prefix: str = ""
+
+    @property
+    def log(self) -> logging.Logger:
+        """A child of the machine's own, so that what is logged ends up in the machine's file."""
+        return logging.getLogger("runner.machine").getChild(self.name).getChild("qemu")
+
+    @property
+    def console_log(self) -> Path:
+        """Everything that the guest's console showed."""
+        return self.folder / f"{self.log_prefix}console.log"
+
+    @property
+    def stderr_log(self) -> Path:
+        """Everything that QEMU itself had to say."""
+        return self.folder / f"{self.log_prefix}qemu.stderr"
+
+    def evidence(self) -> str:
+        """The last lines of both."""
+        parts = (tail(self.console_log, n_lines=12), tail(self.stderr_log, n_lines=6))
+        return "\n".join(part for part in parts if part)

@@ -1,0 +1,77 @@
+"""The file in a machine's folder that tells where its console can be attached to while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runner.durable import replace_text
+from runner.errors import UsageError
+
+LINK_NAME = "console.json"
+
+
+@dataclass(frozen=True)
+class ConsoleLink:
+    """A pseudo-terminal, and the process that it belongs to.
+
+    Attributes:
+        pty: Path of its terminal side: `/dev/pts/5`.
+        pid: The process that answers on it.
+        started_ticks: When that process started (field 22 of /proc/PID/stat): tells it from a later one with the same
+            number, and this terminal from one that somebody else was given since.
+    """
+
+    pty: str
+    pid: int
+    started_ticks: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        return _started_ticks(self.pid) == self.started_ticks
+
+
+def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
+    """Write the file for a running process; the returned function removes it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = folder / LINK_NAME
+    link = ConsoleLink(pty, pid, _started_ticks(pid) or 0)
+    replace_text(path, json.dumps(asdict(link)) + "\n")
+    return lambda: path.unlink(missing_ok=True)
+
+
+def read_link(folder: Path) -> ConsoleLink:
+    """The console of the machine whose folder this is.
+
+    Raises:
+        UsageError: it does not run; says what can be read instead.
+    """
+    try:
+        fields = json.loads((folder / LINK_NAME).read_text(encoding="utf-8"))
+        link = ConsoleLink(str(fields["pty"]), int(fields["pid"]), int(fields["started_ticks"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        link = None
+    if link is None or not link.alive:
+        raise UsageError(
+            f"{folder.name} does not run",
+            where=str(folder),
+            next_step=f"what its console showed last is in {folder / 'console.log'}",
+        )
+    return link
+
+
+def _started_ticks(pid: int) -> int | None:
+    """When a process started; None if it is not there, or only its entry is, which nobody collected."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The second field is the program's name, in parentheses that it may contain itself.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])

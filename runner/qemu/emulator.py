@@ -1,0 +1,286 @@
+"""One QEMU at work: its process, its monitor, and what became of it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from threading import Condition
+from types import TracebackType
+from typing import Any, Self
+
+from runner.deadline import Deadline
+from runner.errors import BootFailed, GuestDied, HostError, InfrastructureError, SessionLost
+from runner.qemu.berth import Berth
+from runner.qemu.command import Wiring
+from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
+from runner.qemu.killswitch import KillSwitch
+from runner.qemu.process import QemuProcess
+from runner.qemu.qmp import QmpMonitor
+
+# A QEMU in good health answers within a millisecond; a host that swaps may take long.
+_ANSWER_S = 10.0
+
+# Stopping asks, then tells, then forces; a healthy QEMU quits within 10 ms (measured).
+_QUIT_S = 2.0
+_SIGTERM_S = 2.0
+_SIGKILL_S = 10.0
+
+# QEMU closes its monitor an instant before its process ends.
+_LOST_BEFORE_EXIT_S = 1.0
+
+
+class Emulator:
+    """A QEMU that takes commands; its guest stands still at first. Left as a context manager, it ends.
+
+    Guarantees: whoever waits or calls learns of QEMU's end at once, with the reason. After `end()` nothing is left.
+    Threads: `wait_for` and `end` are for the owner; everything else is for any thread.
+
+    Attributes:
+        berth: Where it is at home.
+        version: QEMU's version: `7.2.22`.
+    """
+
+    def __init__(
+        self, berth: Berth, build: Callable[[Wiring], list[str]], deadline: Deadline, switch: KillSwitch
+    ) -> None:
+        """Start QEMU and wait until it takes commands.
+
+        Args:
+            build: Makes QEMU's command.
+            switch: Kills QEMU when it is pulled.
+
+        Raises:
+            HostError: QEMU cannot run here, or not with this command; says why.
+            BootFailed: it did not answer in time.
+            MachineKilled: the switch was pulled.
+        """
+        self.berth = berth
+        self._log = berth.log
+        self._switch = switch
+        self._changed = Condition()
+        self._events: deque[tuple[str, Mapping[str, object]]] = deque()
+        self._returncode: int | None = None
+        self._death: GuestDied | None = None
+        self._watcher: Callable[[GuestDied], None] | None = None
+        self._expected = False
+        self._owned = ExitStack()
+        with ExitStack() as half_built:
+            ours, theirs = socket.socketpair()
+            half_built.callback(ours.close)
+            half_built.enter_context(theirs)
+            wiring = Wiring(
+                name=berth.name,
+                qmp_fd=theirs.fileno(),
+                console_log=berth.console_log,
+                ssh_port=berth.ssh_port,
+            )
+            self._process = QemuProcess(
+                build(wiring),
+                pass_fds=[wiring.qmp_fd],
+                stderr_path=berth.stderr_log,
+                on_exit=self._on_exit,
+            )
+            half_built.pop_all()
+            theirs.close()
+        self._monitor = QmpMonitor(berth.name, ours, self._on_event, self._on_lost)
+        self._owned.callback(self._process.join)
+        self._owned.callback(self._monitor.close)
+        try:
+            self._owned.enter_context(switch.attached(self._kill))
+            self.version = self._await_greeting(deadline)
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    @property
+    def death(self) -> GuestDied | None:
+        """Why it ended though nobody asked for it; None otherwise."""
+        return self._death
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        """What QEMU returns for a QMP command.
+
+        Raises:
+            GuestDied: QEMU ended, or does not answer.
+            ProtocolError: QEMU refused the command.
+            MachineKilled: the switch was pulled.
+        """
+        try:
+            return self._monitor.execute(command, Deadline.after(_ANSWER_S), **arguments)
+        except SessionLost as exc:
+            raise self._lost(exc) from exc
+
+    def send_fd(self, fd: int, name: str) -> None:
+        """Give QEMU a duplicate of a file descriptor, for use as `fd:NAME`.
+
+        Raises:
+            As `execute`.
+        """
+        try:
+            self._monitor.send_fd(fd, name, Deadline.after(_ANSWER_S))
+        except SessionLost as exc:
+            raise self._lost(exc) from exc
+
+    def wait_for(
+        self, names: Collection[str], deadline: Deadline, *, goal: str
+    ) -> tuple[str, Mapping[str, object]]:
+        """The next QMP event that has one of these names; those before it are dropped.
+
+        Args:
+            goal: Ends the sentence "waited 30 s for …".
+
+        Raises:
+            BootFailed: the deadline passed.
+            GuestDied: QEMU or the guest ended.
+            MachineKilled: the switch was pulled.
+        """
+        with self._changed:
+            while True:
+                while self._events:
+                    name, data = self._events.popleft()
+                    if name in names:
+                        return name, data
+                self._switch.check()
+                if self._death is not None:
+                    raise self._death
+                if not self._changed.wait(deadline.remaining_s) and deadline.passed:
+                    break
+        raise BootFailed(
+            f"{self.berth.name}: waited {deadline.budget_s:g} s for {goal}, in vain",
+            evidence=self.berth.evidence(),
+            log_path=self.berth.console_log,
+            next_step="if the host is merely slow, raise machines.qemu.boot_timeout_s",
+        )
+
+    def watch(self, on_death: Callable[[GuestDied], None]) -> None:
+        """Have `on_death` called once when QEMU or the guest ends unasked; at once if that has happened."""
+        with self._changed:
+            self._watcher = on_death
+            death = self._death
+        if death is not None:
+            on_death(death)
+
+    def end(self) -> None:
+        """End QEMU, gently at first, and release everything; again does nothing.
+
+        Raises:
+            HostError: it is still there after SIGKILL.
+        """
+        with self._changed:
+            self._expected = True
+        if not self._ended_by_escalation():
+            raise HostError(
+                f"{self.berth.name}: QEMU (process {self.pid}) does not end, not even by SIGKILL",
+                next_step=f"look what it waits for: cat /proc/{self.pid}/stack",
+            )
+        self._owned.close()
+
+    def _ended_by_escalation(self) -> bool:
+        if self._process.wait(Deadline.after(0)) or self._quits():
+            return True
+        for number, bound_s in ((signal.SIGTERM, _SIGTERM_S), (signal.SIGKILL, _SIGKILL_S)):
+            self._log.warning("QEMU (process %d) is still there: sending %s", self.pid, number.name)
+            self._process.signal(number)
+            if self._process.wait(Deadline.after(bound_s)):
+                return True
+        return False
+
+    def _quits(self) -> bool:
+        """Whether QEMU ended because it was asked to, or by something that came first."""
+        deadline = Deadline.after(_QUIT_S)
+        try:
+            self._monitor.execute("quit", deadline)
+        except InfrastructureError as exc:
+            self._log.debug("QEMU does not quit: %s", exc.what)
+            # A kill or an end of its own closes the monitor at once, the process a moment later.
+            deadline = Deadline.after(_LOST_BEFORE_EXIT_S)
+        return self._process.wait(deadline)
+
+    def _kill(self) -> None:
+        with self._changed:
+            self._expected = True
+            self._changed.notify_all()
+        self._process.signal(signal.SIGKILL)
+
+    def _await_greeting(self, deadline: Deadline) -> str:
+        try:
+            return self._monitor.wait_ready(deadline)
+        except SessionLost as exc:
+            self._switch.check()
+            self._process.wait(Deadline.after(_LOST_BEFORE_EXIT_S))
+            raise self._refusal(deadline) from exc
+
+    def _refusal(self, deadline: Deadline) -> BootFailed | HostError:
+        """Why there was no greeting."""
+        if self._returncode is None:
+            return BootFailed(
+                f"{self.berth.name}: QEMU did not answer within {deadline.budget_s:g} s",
+                evidence=self.berth.evidence(),
+                log_path=self.berth.stderr_log,
+            )
+        words = tail(self.berth.stderr_log, n_lines=12)
+        reason = explain(words, self._returncode)
+        return HostError(
+            f"{self.berth.name}: QEMU could not run the guest: {reason.cause}",
+            where=describe_exit(self._returncode),
+            evidence=words,
+            next_step=reason.next_step,
+        )
+
+    def _lost(self, exc: SessionLost) -> GuestDied:
+        self._switch.check()
+        return self._death or GuestDied(
+            f"{self.berth.name}: {exc.what}",
+            where=exc.where,
+            evidence=self.berth.evidence(),
+            log_path=self.berth.console_log,
+        )
+
+    def _on_event(self, name: str, data: Mapping[str, object]) -> None:
+        self._log.debug("QMP event %s %s", name, dict(data))
+        with self._changed:
+            self._events.append((name, data))
+            self._changed.notify_all()
+        if name in FATAL_EVENTS:
+            self._die(describe_event(name, data))
+
+    def _on_exit(self, returncode: int) -> None:
+        self._returncode = returncode
+        self._die(describe_exit(returncode))
+
+    def _on_lost(self) -> None:
+        """Runs on the monitor's thread, when it has nothing else to do."""
+        if not self._process.wait(Deadline.after(_LOST_BEFORE_EXIT_S)):
+            self._die("QEMU closed its monitor but did not end")
+            self._process.signal(signal.SIGKILL)
+
+    def _die(self, reason: str) -> None:
+        """Note an end that nobody asked for; only the first reason counts."""
+        death = GuestDied(
+            f"{self.berth.name}: {reason}", evidence=self.berth.evidence(), log_path=self.berth.console_log
+        )
+        with self._changed:
+            if self._expected or self._death is not None:
+                return
+            self._death = death
+            watcher = self._watcher
+            self._changed.notify_all()
+        self._log.info("%s", death.what)
+        if watcher is not None:
+            watcher(death)

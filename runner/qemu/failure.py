@@ -1,0 +1,130 @@
+"""What QEMU's last words mean, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why QEMU could not run, for people.
+
+    Attributes:
+        cause: Ends the sentence "QEMU could not run the guest: …".
+        next_step: What to do.
+    """
+
+    cause: str
+    next_step: str
+
+
+_PORT = Explanation(
+    "the port that was to be forwarded to the guest is in use",
+    "set machines.qemu.ssh_port=null to take free ports, or choose another first port",
+)
+_MEMORY = Explanation(
+    "there is not enough memory for it",
+    "lower machines.qemu.memory_mib or machines.count, or free some memory",
+)
+_DISK = Explanation(
+    "there is no space left for its RAM file",
+    "free some space, or point RTFLEET_CACHE to a folder that has it",
+)
+_IMAGE = Explanation(
+    "the guest image cannot be read",
+    "build it again: python -m host_setup image",
+)
+
+# First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c).
+_SIGNS = (
+    (re.compile(r"could not set up host forwarding rule", re.I), _PORT),
+    (re.compile(r"no space left on device", re.I), _DISK),
+    (re.compile(r"cannot allocate memory|cannot set up guest memory|unable to map backing store|file too large", re.I), _MEMORY),
+    (re.compile(r"could not (load|open|read) (the )?(kernel|initrd|initial ram disk|linux)|error reading initrd", re.I), _IMAGE),
+)  # fmt: skip
+
+_UNKNOWN = Explanation(
+    "it refused its settings",
+    "its own words above say which; see what it can do: python -m host_setup check",
+)
+
+
+def explain(stderr: str, returncode: int) -> Explanation:
+    """The most likely reason why QEMU ended before it could run a guest.
+
+    Args:
+        stderr: What it said.
+        returncode: As of `subprocess`: negative is a signal.
+    """
+    for sign, explanation in _SIGNS:
+        if sign.search(stderr):
+            return explanation
+    if returncode == -signal.SIGBUS:
+        # The kernel's answer to a write into a mapped file for which the disk has no block left.
+        return _DISK
+    return _UNKNOWN
+
+
+# `reason` of the QMP event SHUTDOWN.
+_SHUTDOWN_REASONS = {
+    "guest-shutdown": "the guest powered itself off",
+    "guest-reset": "the guest reset itself, as its kernel does after a panic",
+    "guest-panic": "the guest's kernel panicked",
+    "host-signal": "a signal from outside ended QEMU",
+    "host-qmp-quit": "QEMU was told to quit",
+}
+
+FATAL_EVENTS = frozenset({"SHUTDOWN", "RESET", "GUEST_PANICKED", "INTERNAL_ERROR"})
+
+
+def describe_event(name: str, data: Mapping[str, object]) -> str:
+    """A fatal QMP event as half a sentence."""
+    reason = str(data.get("reason", ""))
+    match name:
+        case "SHUTDOWN" | "RESET" if reason in _SHUTDOWN_REASONS:
+            return _SHUTDOWN_REASONS[reason]
+        case "GUEST_PANICKED":
+            return "the guest gave up: its kernel panicked, or its init could not make it ready"
+        case _:
+            return f"QEMU reported {name} ({reason or 'no reason given'})"
+
+
+def describe_exit(returncode: int) -> str:
+    """The end of QEMU's process as half a sentence."""
+    if returncode >= 0:
+        return f"QEMU exited with code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"QEMU was ended by {name}"
+
+
+# What a guest says when it gives up: its kernel, or its init. Below that the kernel lists registers.
+_LAST_STRAW = re.compile(r"Kernel panic|Internal error|rtfleet: panic")
+
+# More than the longest register dump.
+_TAIL_BYTES = 16 << 10
+
+
+def tail(path: Path, *, n_lines: int) -> str:
+    """The last lines of a log, without empty ones; those from a guest's panic on if there is one. Empty without a log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [printable for line in text.splitlines() if (printable := _printable(line))]
+    straws = [number for number, line in enumerate(lines) if _LAST_STRAW.search(line)]
+    start = straws[-1] if straws else max(0, len(lines) - n_lines)
+    return "\n".join(lines[start : start + n_lines])
+
+
+def _printable(line: str) -> str:
+    """The line without what would move the cursor of the terminal that shows it."""
+    return "".join(char if char.isprintable() else " " for char in line).rstrip()

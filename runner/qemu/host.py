@@ -1,0 +1,244 @@
+"""A QEMU guest as a host: ready in a blink from its booted snapshot, or cold."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from runner.deadline import Deadline
+from runner.errors import BootFailed, GuestDied, HostError, UsageError
+from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.qemu.architectures import architecture
+from runner.qemu.berth import Berth
+from runner.qemu.boot import SnapshotRefused, boot, restore, save
+from runner.qemu.command import Hardware, KernelBoot, check_spec, snapshot_key
+from runner.qemu.console_link import write_link
+from runner.qemu.emulator import Emulator
+from runner.qemu.image import GuestImage, cache_root
+from runner.qemu.killswitch import KillSwitch
+from runner.qemu.probe import choose_acceleration, find_binary
+from runner.qemu.snapshot import Snapshot, SnapshotStore
+from runner.specs import Accelerator, Clock, QemuSpec
+
+# HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.
+_FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\s")
+
+
+class QemuHost(AbstractHost):
+    """One guest on this computer, in a QEMU process that nothing outlives.
+
+    Threads, besides those that `AbstractHost` speaks of: the guest has two of its own (process, monitor).
+    """
+
+    def __init__(self, spec: QemuSpec, name: str, folder: Path) -> None:
+        """
+        Args:
+            spec: What to emulate.
+            name: `qemu1`; with a fixed `spec.ssh_port` the number at its end picks the port.
+            folder: The machine's own; receives the console's log and QEMU's stderr. Made if need be.
+
+        Raises:
+            UsageError: the specification contradicts itself.
+            HostError: there is no usable guest image.
+        """
+        check_spec(spec)
+        self._spec = spec
+        self._name = name
+        self._folder = folder.absolute()
+        self._arch = architecture(spec.arch)
+        self._image = (
+            GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
+        )
+        self._switch = KillSwitch(name)
+        self._owned = ExitStack()
+        self._phase = HostPhase.NEW
+        self._emulator: Emulator | None = None
+        self._facts: HostFacts | None = None
+        self._ssh_address: tuple[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def image(self) -> GuestImage:
+        """What the guest boots."""
+        return self._image
+
+    @property
+    def phase(self) -> HostPhase:
+        emulator = self._emulator
+        alive = self._phase in {HostPhase.PAUSED, HostPhase.RUNNING}
+        if alive and (self._switch.pulled or (emulator is not None and emulator.death is not None)):
+            return HostPhase.DEAD
+        return self._phase
+
+    @property
+    def facts(self) -> HostFacts:
+        if self._facts is None:
+            raise self._wrong("facts", "call start() first")
+        return self._facts
+
+    @property
+    def ssh_address(self) -> tuple[str, int]:
+        if self._ssh_address is None:
+            raise self._wrong("ssh_address", "call start() first")
+        return self._ssh_address
+
+    @property
+    def credentials(self) -> SshCredentials:
+        return SshCredentials(user="root", client_key=self._image.client_key, host_key=self._image.host_key)
+
+    def start(self, deadline: Deadline) -> None:
+        if self._phase is not HostPhase.NEW:
+            raise self._wrong("start", "make a new host for each start")
+        self._phase = HostPhase.STARTING
+        began_s = time.monotonic()
+        try:
+            self._switch.check()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            emulator, kind, accel = self._bring_up(deadline)
+            self._emulator = self._owned.enter_context(emulator)
+            self._ssh_address = _forwarded_port(emulator)
+            self._owned.callback(write_link(self._folder, _console_pty(emulator), emulator.pid))
+            self._switch.check()
+        except GuestDied as exc:
+            self.stop()
+            raise BootFailed(exc.what, evidence=exc.evidence, log_path=exc.log_path) from exc
+        except OSError as exc:
+            self.stop()
+            raise HostError(
+                f"{self._name}: its folder cannot be used: {exc}",
+                where=str(self._folder),
+                next_step="make the folder writable and see that its disk has room",
+            ) from exc
+        except BaseException:
+            self.stop()
+            raise
+        self._facts = HostFacts(
+            name=self._name,
+            arch=self._spec.arch,
+            accel=accel,
+            icount_shift=self._spec.icount_shift if self._spec.clock is Clock.ICOUNT else None,
+            vcpus=self._spec.vcpus,
+            qemu_version=emulator.version,
+            image_digest=self._image.digest,
+            kernel_release=self._image.kernel_release,
+            boot=kind,
+            start_s=time.monotonic() - began_s,
+        )
+        self._phase = HostPhase.PAUSED
+
+    def pause(self) -> None:
+        self._run("pause", "stop", HostPhase.PAUSED)
+
+    def resume(self) -> None:
+        self._run("resume", "cont", HostPhase.RUNNING)
+
+    def watch(self, on_death: Callable[[GuestDied], None]) -> None:
+        if self._emulator is None:
+            raise self._wrong("watch", "call start() first")
+        self._emulator.watch(on_death)
+
+    def stop(self) -> None:
+        self._owned.close()
+        self._phase = HostPhase.STOPPED
+
+    def kill(self) -> None:
+        self._switch.pull()
+
+    def _run(self, method: str, command: str, goal: HostPhase) -> None:
+        self._switch.check()
+        emulator = self._emulator
+        if emulator is None or self._phase not in {HostPhase.PAUSED, HostPhase.RUNNING}:
+            raise self._wrong(method, "a host takes this between start() and stop()")
+        if emulator.death is not None:
+            raise emulator.death
+        if self._phase is not goal:
+            emulator.execute(command)
+            self._phase = goal
+
+    def _bring_up(self, deadline: Deadline) -> tuple[Emulator, BootKind, Accelerator]:
+        binary = find_binary(self._spec)
+        accel = choose_acceleration(self._spec, self._image, deadline, self._switch).accel
+        hardware = Hardware(binary=binary, spec=self._spec, arch=self._arch, accel=accel)
+        # A KVM guest carries features of the host's CPU along, and boots quickly anyway.
+        if self._spec.snapshot and accel is Accelerator.TCG:
+            return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
+        berth = Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port())
+        emulator = boot(berth, hardware, self._kernel(), self._boot_deadline(deadline), self._switch)
+        return emulator, BootKind.COLD, accel
+
+    def _start_from_snapshot(self, hardware: Hardware, deadline: Deadline) -> Emulator:
+        """Restore the snapshot; one that QEMU refuses is made anew, once."""
+        store = SnapshotStore(cache_root() / "snapshots")
+        key = snapshot_key(hardware, self._kernel(), self._image.identity)
+        berth = Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port())
+        make = partial(self._make_snapshot, hardware, deadline)
+        refusal: SnapshotRefused | None = None
+        for _ in range(2):
+            with store.lease(
+                key,
+                make,
+                memory_bytes=self._spec.memory_mib << 20,
+                deadline=deadline,
+                switch=self._switch,
+            ) as snapshot:
+                try:
+                    bound = deadline.at_most(self._spec.start_timeout_s)
+                    return restore(berth, hardware, snapshot, bound, self._switch)
+                except SnapshotRefused as exc:
+                    refusal = exc
+            berth.log.warning("QEMU refuses the booted snapshot %s: making it anew (%s)", key, refusal)
+            store.discard(key, deadline=deadline, switch=self._switch)
+        raise HostError(
+            f"{self._name}: QEMU refuses the booted snapshot that it has just made",
+            evidence=str(refusal),
+            log_path=berth.stderr_log,
+            next_step="machines.qemu.snapshot=false boots cold each time",
+        )
+
+    def _make_snapshot(self, hardware: Hardware, deadline: Deadline, snapshot: Snapshot) -> None:
+        berth = Berth(name=self._name, folder=self._folder, log_prefix="snapshot-")
+        bound = self._boot_deadline(deadline)
+        with boot(berth, hardware, self._kernel(ram=snapshot.ram), bound, self._switch) as emulator:
+            save(emulator, snapshot.state, bound)
+
+    def _kernel(self, ram: Path | None = None) -> KernelBoot:
+        return KernelBoot(self._image.kernel, self._image.initrd, ram=ram)
+
+    def _boot_deadline(self, deadline: Deadline) -> Deadline:
+        return deadline.at_most(self._spec.boot_timeout_s)
+
+    def _ssh_port(self) -> int:
+        """The port to ask QEMU for; 0 for a free one."""
+        if self._spec.ssh_port is None:
+            return 0
+        number = re.search(r"[1-9]\d*$", self._name)
+        return self._spec.ssh_port + (int(number[0]) - 1 if number else 0)
+
+    def _wrong(self, method: str, next_step: str) -> UsageError:
+        return UsageError(
+            f"host {self._name}: {method} makes no sense while it is {self.phase.value}", next_step=next_step
+        )
+
+
+def _forwarded_port(emulator: Emulator) -> tuple[str, int]:
+    text = str(emulator.execute("human-monitor-command", command_line="info usernet"))
+    match = _FORWARDED.search(text)
+    if match is None:
+        raise HostError(
+            f"{emulator.berth.name}: QEMU names no port that leads to the guest's SSH server",
+            evidence=text,
+            next_step="see what it can do: python -m host_setup check",
+        )
+    return match[1], int(match[2])
+
+
+def _console_pty(emulator: Emulator) -> str:
+    names = {row["label"]: str(row["filename"]) for row in emulator.execute("query-chardev")}
+    return names["console"].removeprefix("pty:")

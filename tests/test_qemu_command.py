@@ -1,0 +1,120 @@
+"""QEMU's command line: whole commands as golden files, and what decides the name of a snapshot."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import UsageError
+from runner.qemu.architectures import architecture
+from runner.qemu.command import (
+    Hardware,
+    KernelBoot,
+    SnapshotRestore,
+    Wiring,
+    build_command,
+    check_spec,
+    snapshot_key,
+)
+from runner.specs import Accelerator, Clock, QemuSpec
+
+GOLDEN = Path(__file__).parent / "golden"
+
+WIRING = Wiring(name="qemu1", qmp_fd=9, console_log=Path("/run/qemu1/console.log"), ssh_port=0)
+KERNEL = KernelBoot(Path("/image/vmlinuz"), Path("/image/initrd.gz"))
+RAM = Path("/snapshots/ab/ram")
+
+
+def hardware(accel: Accelerator = Accelerator.TCG, **settings: Any) -> Hardware:
+    spec = replace(QemuSpec(), **settings)
+    arch = architecture(spec.arch)
+    return Hardware(binary=Path("/usr/bin") / arch.qemu_binary, spec=spec, arch=arch, accel=accel)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "start"),
+    [
+        ("cold_arm64", hardware(), KERNEL),
+        ("cold_amd64", hardware(arch="amd64", icount_shift=0), KERNEL),
+        ("make_snapshot_arm64", hardware(), replace(KERNEL, ram=RAM)),
+        ("restore_arm64", hardware(), SnapshotRestore(RAM)),
+        ("host_clock_kvm_amd64", hardware(Accelerator.KVM, arch="amd64", clock=Clock.HOST, vcpus=4), KERNEL),
+    ],
+)
+def test_whole_command(name, machine, start):
+    # A change of an option changes what is measured: it has to be seen in review.
+    text = shlex.join(build_command(machine, start, WIRING)).replace(" -", "\n-")
+    assert text + "\n" == (GOLDEN / f"qemu_{name}.txt").read_text(encoding="utf-8")
+
+
+def test_making_and_restoring_show_the_guest_the_same_devices():
+    made = build_command(hardware(), replace(KERNEL, ram=RAM), WIRING)
+    restored = build_command(hardware(), SnapshotRestore(RAM), WIRING)
+    assert set(made) ^ set(restored) == {
+        f"memory-backend-file,id=ram,size=128M,share=on,mem-path={RAM}",
+        f"memory-backend-file,id=ram,size=128M,share=off,mem-path={RAM}",
+        *("-kernel", "/image/vmlinuz", "-initrd", "/image/initrd.gz", "-append"),
+        made[made.index("-append") + 1],
+        *("-incoming", "defer"),
+    }
+
+
+def test_commas_in_paths_do_not_become_options():
+    wiring = replace(WIRING, console_log=Path("/a,b/share=on,c/console.log"), name="x,debug-threads=on")
+    command = build_command(hardware(), SnapshotRestore(Path("/r,am")), wiring)
+    assert "pty,id=console,logfile=/a,,b/share=on,,c/console.log,logappend=off" in command
+    assert "memory-backend-file,id=ram,size=128M,share=off,mem-path=/r,,am" in command
+    assert "x,,debug-threads=on" in command
+
+
+def test_the_guest_is_cut_off_and_only_loopback_leads_in():
+    network = [word for word in build_command(hardware(), KERNEL, WIRING) if word.startswith("user,")]
+    assert network == ["user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "hint"),
+    [
+        ({"vcpus": 2}, "machines.qemu.vcpus", "clock=host"),
+        ({"vcpus": 0, "clock": Clock.HOST}, "machines.qemu.vcpus", "at least 1"),
+        ({"icount_shift": 11}, "machines.qemu.icount_shift", "MIPS"),
+        ({"memory_mib": 32}, "machines.qemu.memory_mib", "at least 64"),
+    ],
+)
+def test_contradictions_are_refused_by_key(settings, key, hint):
+    with pytest.raises(UsageError) as caught:
+        check_spec(replace(QemuSpec(), **settings))
+    assert caught.value.where == key
+    assert hint in caught.value.next_step
+
+
+def test_several_cpus_are_fine_on_the_host_clock():
+    check_spec(QemuSpec(clock=Clock.HOST, vcpus=4))
+
+
+def test_snapshot_key_changes_with_what_matters_only(tmp_path):
+    binary = tmp_path / "qemu"
+    binary.write_bytes(b"one")
+    base = replace(hardware(), binary=binary)
+    key = snapshot_key(base, KERNEL, "image")
+    elsewhere = KernelBoot(Path("/other/vmlinuz"), Path("/other/initrd.gz"))
+    same = [
+        snapshot_key(base, elsewhere, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, ssh_port=2222)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, start_timeout_s=1.0)), KERNEL, "image"),
+    ]
+    assert set(same) == {key}
+    others = {
+        snapshot_key(base, KERNEL, "another image"),
+        snapshot_key(base, replace(KERNEL, kernel_args=("debug",)), "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, icount_shift=0)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, memory_mib=256)), KERNEL, "image"),
+        snapshot_key(replace(base, arch=replace(base.arch, cpu="cortex-a72")), KERNEL, "image"),
+    }
+    binary.write_bytes(b"an upgrade")
+    others.add(snapshot_key(base, KERNEL, "image"))
+    assert len(others | {key}) == 7

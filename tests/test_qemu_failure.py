@@ -1,0 +1,67 @@
+"""QEMU's last words: what they mean to a reader."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.qemu.failure import describe_event, describe_exit, explain, tail
+
+
+@pytest.mark.parametrize(
+    ("stderr", "returncode", "cause", "hint"),
+    [
+        (
+            "qemu-system-aarch64: -netdev user,id=net: Could not set up host forwarding rule 'tcp:127.0.0.1:22-:22'",
+            1,
+            "port",
+            "machines.qemu.ssh_port",
+        ),
+        ("qemu: cannot set up guest memory 'ram': Cannot allocate memory", 1, "memory", "memory_mib"),
+        ("qemu: can't open backing store: No space left on device", 1, "space", "RTFLEET_CACHE"),
+        ("qemu: could not open kernel file '/x/vmlinuz': Permission denied", 1, "image", "host_setup image"),
+        ("qemu-system-aarch64: could not load kernel '/x/vmlinuz'", 1, "image", "host_setup image"),
+        ("", -signal.SIGBUS, "space", "RTFLEET_CACHE"),
+        ("qemu: unsupported machine type", 1, "refused", "host_setup check"),
+    ],
+)
+def test_causes_come_with_a_next_step(stderr, returncode, cause, hint):
+    explanation = explain(stderr, returncode)
+    assert cause in explanation.cause
+    assert hint in explanation.next_step
+
+
+def test_ends_are_told_in_words():
+    assert describe_exit(3) == "QEMU exited with code 3"
+    assert describe_exit(-9) == "QEMU was ended by SIGKILL"
+    assert describe_exit(-250) == "QEMU was ended by signal 250"
+    assert "powered itself off" in describe_event("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})
+    assert "its init" in describe_event("GUEST_PANICKED", {"action": "poweroff"})
+    assert "new-in-9.0" in describe_event("SHUTDOWN", {"reason": "new-in-9.0"})
+
+
+def test_tail_starts_at_the_panic(tmp_path):
+    # The registers that follow a panic fill a screen; what happened is above them.
+    log = tmp_path / "console.log"
+    log.write_text("boot\n" * 50 + "[1.0] Kernel panic - not syncing: why\n" + "[1.1] x0: 0\n" * 30)
+    assert tail(log, n_lines=3).splitlines() == [
+        "[1.0] Kernel panic - not syncing: why",
+        "[1.1] x0: 0",
+        "[1.1] x0: 0",
+    ]
+
+
+def test_tail_of_nothing_is_nothing(tmp_path):
+    assert tail(tmp_path / "none", n_lines=3) == ""
+
+
+@given(content=st.binary(max_size=40_000), n_lines=st.integers(1, 20))
+def test_tail_never_floods_or_garbles_the_terminal(tmp_path_factory, content, n_lines):
+    log = tmp_path_factory.mktemp("log") / "console.log"
+    log.write_bytes(content)
+    lines = tail(log, n_lines=n_lines).splitlines()
+    assert len(lines) <= n_lines
+    assert all(line.isprintable() and line for line in lines)
