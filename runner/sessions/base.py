@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from runner.deadline import Deadline
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.events import Event
 from runner.model import TaskSet
 
@@ -26,6 +27,23 @@ class AbstractSession(ABC):
             InfrastructureError: when it is not ready by `deadline`, or answers wrongly.
             UsageError, HostError: when no attempt could succeed.
         """
+
+    @property
+    def facts(self) -> Mapping[str, str | int | float | None]:
+        """What the other side says of itself; columns of the `runs` table. Known once `open` has returned."""
+        return {}
+
+    def configure(self, parameters: tuple[Any, ...]) -> None:
+        """Take over the session parameters of a job (`add_job`), before its first task set and whenever they change.
+
+        Raises:
+            UsageError: when this kind of session takes none.
+        """
+        if parameters:
+            raise UsageError(
+                f"{type(self).__name__} takes no session parameters, add_job() was given {parameters!r}",
+                next_step="leave them out, or choose a session that understands them",
+            )
 
     @abstractmethod
     def start(self, taskset: TaskSet, deadline: Deadline) -> None:
