@@ -17,13 +17,21 @@ class AbstractMonitor:
     For each attempt: `__taskset_start__`, `__taskset_event__` …, then exactly one of `__taskset_finish__` (it counts) and
     `__taskset_stop__` (it does not: the infrastructure failed or the operator ended it, and the set is tried again later).
     `__taskset_bad__` comes after the last attempt of a set that is given up.
+
+    Attributes:
+        required: Whether the run is pointless without this monitor: its failure then ends the run with an error.
     """
+
+    required: bool = False
 
     def open(self) -> None:
         """Called once, in the monitors' thread, before anything else."""
 
     def close(self) -> None:
         """Called once, in the monitors' thread, after everything else."""
+
+    def idle(self) -> None:
+        """Called, in the monitors' thread, whenever nothing waits to be told: time to flush what was held back."""
 
     def __taskset_start__(self, run: Run) -> None:
         """An attempt begins."""

@@ -1,0 +1,286 @@
+"""Results in one SQLite file, which can be read while the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import rows, schema
+from runner.errors import HostError, ProtocolError, RunnerError, UsageError
+from runner.events import VALID_OUTCOMES, Event, JobEvent, Run, RunResult
+from runner.monitors.base import AbstractMonitor
+
+_log = logging.getLogger(__name__)
+
+# Someone else's transaction may hold the file up; what is to be written waits in memory meanwhile, so do not wait here.
+_BUSY_TIMEOUT_S = 0.5
+_BUSY_TIMEOUT_AT_CLOSE_S = 30.0
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_RETRY_INTERVAL_S = 1.0
+# What is wrong with one record (a job reported twice, a number beyond 64 bits), not with the file.
+_OWN_FAULTS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+_INSERT_TASKSET = f"{schema.TASKSETS.insert} ON CONFLICT (taskset_id) DO NOTHING"
+_DONE = "UPDATE tasksets SET state = 'done' WHERE taskset_id = ? AND state IS NOT 'done'"
+_BAD = "UPDATE tasksets SET state = 'bad' WHERE taskset_id = ? AND state IS NULL"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is written as a whole or not at all: an attempt, or (without a result) that its set was given up."""
+
+    run: Run
+    result: RunResult | None
+    events: tuple[Event, ...] = ()
+
+    @property
+    def n_jobs(self) -> int:
+        return 0 if self.result is None else len(self.result.jobs)
+
+
+class SQLiteMonitor(AbstractMonitor):
+    """Write every attempt at a task set to the tables of `runner.schema`, in one file.
+
+    Guarantees: the rows of an attempt appear all at once, whenever a reader looks and however the runner ends; whatever was
+    reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits. Only valid attempts
+    (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their outcome and error.
+    A task set that runs several times has its rows once. While the disk is full or the file locked, results wait in memory
+    and are written as soon as they can be. After `close()` the file is complete without any other beside it.
+
+    Args:
+        path: The file; added to when it holds data of the same schema. Its folder must exist.
+        commit_interval_s: How long results may wait to be written together.
+        max_waiting_jobs: Jobs that may wait in memory while the file cannot be written (2·10^6 are about 1 GiB); attempts
+            beyond that are lost, each with an error.
+    """
+
+    required = True
+
+    def __init__(
+        self,
+        path: str | Path = "results.sqlite",
+        commit_interval_s: float = 0.2,
+        *,
+        max_waiting_jobs: int = 2_000_000,
+    ) -> None:
+        self.path = Path(path)
+        self.commit_interval_s = commit_interval_s
+        self.max_waiting_jobs = max_waiting_jobs
+        self._database: sqlite3.Connection | None = None
+        self._events: dict[str, list[Event]] = {}
+        self._waiting: list[_Record] = []
+        self._n_waiting_jobs = 0
+        self._due_s = 0.0
+        self._retry_s = 0.0
+
+    def open(self) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            UsageError: when the file is no database, another program's, or of another schema.
+            HostError: when it cannot be read or written.
+        """
+        database = None
+        try:
+            database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._prepare(database)
+        except sqlite3.Error as exc:
+            raise self._refused_open(exc) from exc
+        finally:
+            if database is not None and self._database is None:
+                database.close()
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application_id,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if n_tables and (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
+            found = f"data of schema {version}" if application_id == schema.APPLICATION_ID else "other data"
+            raise UsageError(
+                f"{self.path} holds {found}; this version writes schema {schema.SCHEMA_VERSION}",
+                next_step="choose a path that does not exist yet, or move the file away",
+            )
+        database.execute("PRAGMA journal_mode = WAL")
+        # Survives a killed runner; after a power loss the file is sound, but the last moments may be missing.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA foreign_keys = ON")
+        # In KiB: a group of runs is a few MiB, and what does not fit is written twice. SQLite's default is 2 MiB.
+        database.execute("PRAGMA cache_size = -16384")
+        if not n_tables:
+            with _transaction(database):
+                for table in schema.TABLES:
+                    database.execute(table.ddl)
+                for statement in (*schema.INDICES, *schema.VIEWS):
+                    database.execute(statement)
+                database.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                database.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
+        self._database = database
+
+    def __taskset_start__(self, run: Run) -> None:
+        self._events[run.run_id] = []
+
+    def __taskset_event__(self, run: Run, event: Event) -> None:
+        if not isinstance(event, JobEvent):
+            self._events.setdefault(run.run_id, []).append(event)
+
+    def __taskset_finish__(self, run: Run, result: RunResult) -> None:
+        self._add(_Record(run, result, tuple(self._events.pop(run.run_id, ()))))
+
+    def __taskset_stop__(self, run: Run, result: RunResult) -> None:
+        self._events.pop(run.run_id, None)
+        self._add(_Record(run, result))
+
+    def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
+        self._add(_Record(run, None))
+
+    def idle(self) -> None:
+        """Write what waits."""
+        self._write()
+
+    def close(self) -> None:
+        """Write what waits, and close the file.
+
+        Raises:
+            HostError: when that was not possible; says how many attempts are missing.
+        """
+        if self._database is None:
+            return
+        database = self._database
+        try:
+            database.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_AT_CLOSE_S * 1000)}")
+            self._retry_s = 0.0
+            self._write()
+            if self._waiting:
+                raise self._unwritten("another program holds a lock on it")
+            # One plain file is easier to copy, and can be read from a read-only disk; a present reader prevents it.
+            database.execute("PRAGMA busy_timeout = 0")
+            with suppress(sqlite3.OperationalError):
+                database.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            self._database = None
+            database.close()
+
+    def _add(self, record: _Record) -> None:
+        if self._waiting and self._n_waiting_jobs + record.n_jobs > self.max_waiting_jobs:
+            self._write()
+            if self._waiting:
+                raise self._unwritten("no memory is left for results to wait in: this attempt is lost")
+        now_s = time.monotonic()
+        if not self._waiting:
+            self._due_s = now_s + self.commit_interval_s
+        self._waiting.append(record)
+        self._n_waiting_jobs += record.n_jobs
+        if now_s >= self._due_s:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._waiting or self._database is None or time.monotonic() < self._retry_s:
+            return
+        try:
+            refused = self._write_waiting(self._database)
+        except sqlite3.Error as exc:
+            self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
+            if getattr(exc, "sqlite_errorcode", None) in _BUSY:
+                _log.warning(
+                    "%s is locked by another program; %d results wait", self.path, len(self._waiting)
+                )
+                return
+            raise self._unwritten(str(exc)) from exc
+        if refused:
+            raise ProtocolError(
+                "; ".join(refused), next_step="correct the session that reported these results"
+            )
+
+    def _write_waiting(self, database: sqlite3.Connection) -> list[str]:
+        """Write all in one transaction; if a record does not fit the tables, write each by itself and say which do not."""
+        try:
+            with _transaction(database):
+                for record in self._waiting:
+                    _insert(database, record)
+        except _OWN_FAULTS:
+            return self._write_singly(database)
+        self._waiting.clear()
+        self._n_waiting_jobs = 0
+        return []
+
+    def _write_singly(self, database: sqlite3.Connection) -> list[str]:
+        # A savepoint per record in the common transaction would do as well, but costs every record a fifth of its time.
+        refused = []
+        while self._waiting:
+            record = self._waiting[0]
+            try:
+                with _transaction(database):
+                    _insert(database, record)
+            except _OWN_FAULTS as exc:
+                refused.append(
+                    f"results of task set {record.run.taskset.taskset_id} from {record.run.machine}"
+                    f" do not fit the tables and are not in the data: {exc}"
+                )
+            del self._waiting[0]
+            self._n_waiting_jobs -= record.n_jobs
+        return refused
+
+    def _unwritten(self, why: str) -> HostError:
+        free_mib = shutil.disk_usage(self.path.parent).free >> 20
+        return HostError(
+            f"results cannot be written to {self.path}: {why}; {len(self._waiting)} attempts wait in memory",
+            next_step=f"make room in {self.path.parent} ({free_mib} MiB are free) or end the program that holds the file;"
+            " what waits is written with the next result, or when the run ends",
+        )
+
+    def _refused_open(self, error: sqlite3.Error) -> RunnerError:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            return UsageError(
+                f"{self.path} is not an SQLite database",
+                next_step="choose a path that does not exist yet, or move the file away",
+            )
+        if not self.path.parent.is_dir():
+            return UsageError(
+                f"{self.path} cannot be made: its folder does not exist", next_step="make the folder first"
+            )
+        return HostError(
+            f"{self.path} cannot be written: {error}",
+            next_step=f"see who may write in {self.path.parent}, whether its disk has room, and who else uses the file",
+        )
+
+
+def _insert(database: sqlite3.Connection, record: _Record) -> None:
+    run, result, taskset = record.run, record.result, record.run.taskset
+    if database.execute(_INSERT_TASKSET, rows.taskset_row(taskset)).rowcount:
+        database.executemany(schema.TASKS.insert, rows.task_rows(taskset))
+    if result is None:
+        database.execute(_BAD, (taskset.taskset_id,))
+        return
+    database.execute(schema.RUNS.insert, rows.run_row(run, result))
+    if result.outcome in VALID_OUTCOMES:
+        database.executemany(schema.JOBS.insert, rows.job_rows(run, result.jobs))
+        database.executemany(schema.EVENTS.insert, rows.event_rows(run.run_id, record.events))
+        database.execute(_DONE, (taskset.taskset_id,))
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        # Some errors (disk full) have rolled back already; should this fail as well, the first error is the one to show.
+        with suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise

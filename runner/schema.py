@@ -1,0 +1,213 @@
+"""The data's tables: names, columns and types, the same in every format that the data is written in.
+
+Times are int64 nanoseconds and end in `_ns`; what is not known is null, never a sentinel; enums are text, truth values 0 or 1.
+Columns are only ever added, at the end of a table, together with a new `SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+SCHEMA_VERSION = 1
+#: Marks a file as ours among all SQLite files: `RTF1`.
+APPLICATION_ID = 0x52544631
+
+
+class Kind(Enum):
+    """What a column holds."""
+
+    INT = "int64"
+    REAL = "float64"
+    TEXT = "text"
+    #: 0 or 1 where the format has no truth values.
+    BOOL = "bool"
+
+
+_SQLITE_TYPES: Mapping[Kind, str] = MappingProxyType(
+    {Kind.INT: "INTEGER", Kind.REAL: "REAL", Kind.TEXT: "TEXT", Kind.BOOL: "INTEGER"}
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; `required` ones are never null."""
+
+    name: str
+    kind: Kind
+    required: bool = False
+
+    @property
+    def ddl(self) -> str:
+        """Its definition in SQL."""
+        check = f" CHECK ({self.name} IN (0, 1))" if self.kind is Kind.BOOL else ""
+        return f"{self.name} {_SQLITE_TYPES[self.kind]}{' NOT NULL' if self.required else ''}{check}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Attributes:
+        key: Columns that identify a row.
+        parent: Columns of this table -> the table whose key they hold.
+        clustered: Rows are stored in the order of the key, without a second index; for the large tables.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    parent: tuple[tuple[str, ...], str] | None = None
+    clustered: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def ddl(self) -> str:
+        """Its definition in SQL (SQLite ≥ 3.37: `STRICT` refuses a text in a column of integers)."""
+        lines = [column.ddl for column in self.columns]
+        lines.append(f"PRIMARY KEY ({', '.join(self.key)})")
+        if self.parent is not None:
+            own, other = self.parent
+            lines.append(f"FOREIGN KEY ({', '.join(own)}) REFERENCES {other}")
+        options = "STRICT, WITHOUT ROWID" if self.clustered else "STRICT"
+        body = ",\n    ".join(lines)
+        return f"CREATE TABLE {self.name} (\n    {body}\n) {options}"
+
+    @property
+    def insert(self) -> str:
+        """A statement that adds a row, given as one value per column."""
+        return f"INSERT INTO {self.name} VALUES ({', '.join('?' * len(self.columns))})"  # noqa: S608 - own names
+
+
+def _columns(kind: Kind, *names: str, required: bool = False) -> tuple[Column, ...]:
+    return tuple(Column(name, kind, required) for name in names)
+
+
+TASKSETS = Table(
+    name="tasksets",
+    columns=(
+        Column("taskset_id", Kind.TEXT, required=True),
+        Column("name", Kind.TEXT, required=True),
+        Column("generator", Kind.TEXT, required=True),
+        Column("generator_params_json", Kind.TEXT, required=True),
+        Column("seed", Kind.INT),
+        Column("n_tasks", Kind.INT, required=True),
+        *_columns(Kind.REAL, "utilization_target", "utilization", "density", "utilization_max"),
+        Column("hyperperiod_ns", Kind.INT),
+        # implicit, constrained or arbitrary; null where a task has no deadline.
+        Column("deadline_model", Kind.TEXT),
+        Column("admission_control", Kind.BOOL, required=True),
+        Column("stop_ns", Kind.INT),
+        # done (there is a valid run), bad (given up); null before either.
+        Column("state", Kind.TEXT),
+    ),
+    key=("taskset_id",),
+)
+
+TASKS = Table(
+    name="tasks",
+    columns=(
+        Column("taskset_id", Kind.TEXT, required=True),
+        Column("task_idx", Kind.INT, required=True),
+        Column("name", Kind.TEXT, required=True),
+        *_columns(Kind.INT, "wcet_ns", "period_ns", "deadline_ns"),
+        *_columns(Kind.INT, "offset_ns", "priority_rank", "n_jobs", required=True),
+        *_columns(Kind.TEXT, "policy", "cpu_affinity", "workload", "workload_args_json", required=True),
+        *_columns(Kind.INT, "mem_limit_bytes", "kill_after_start_ns"),
+        *_columns(Kind.INT, "dl_runtime_ns", "dl_deadline_ns", "dl_period_ns"),
+    ),
+    key=("taskset_id", "task_idx"),
+    parent=(("taskset_id",), "tasksets"),
+    clustered=True,
+)
+
+#: Columns of `runs` that the host tells about itself; whatever else it tells goes to `facts_json`.
+FACTS = (
+    *_columns(Kind.TEXT, "arch", "accel"),
+    *_columns(Kind.INT, "icount_shift", "vcpus"),
+    *_columns(Kind.TEXT, "host_id", "kernel_release", "preempt_model", "guest_image_sha256", "qemu_version"),
+)
+
+RUNS = Table(
+    name="runs",
+    columns=(
+        Column("run_id", Kind.TEXT, required=True),
+        Column("taskset_id", Kind.TEXT, required=True),
+        Column("machine", Kind.TEXT, required=True),
+        Column("attempt", Kind.INT, required=True),
+        Column("outcome", Kind.TEXT, required=True),
+        Column("scheduler", Kind.TEXT, required=True),
+        Column("overrun_policy", Kind.TEXT, required=True),
+        *FACTS,
+        Column("facts_json", Kind.TEXT, required=True),
+        *_columns(Kind.INT, "t0_guest_ns", "end_ns"),
+        Column("started_utc", Kind.TEXT, required=True),
+        Column("wall_s", Kind.REAL, required=True),
+        # The labels: null unless the outcome is completed, timeout or rejected.
+        *_columns(Kind.INT, "n_jobs", "n_missed"),
+        Column("schedulable", Kind.BOOL),
+        Column("error", Kind.TEXT),
+    ),
+    key=("run_id",),
+    parent=(("taskset_id",), "tasksets"),
+)
+
+JOBS = Table(
+    name="jobs",
+    columns=(
+        Column("run_id", Kind.TEXT, required=True),
+        *_columns(Kind.INT, "task_idx", "job_idx", required=True),
+        *_columns(Kind.INT, "release_ns", "start_ns", "finish_ns", "deadline_abs_ns", "exec_ns"),
+        *_columns(Kind.INT, "response_ns", "start_latency_ns", "lateness_ns", "tardiness_ns"),
+        Column("missed", Kind.BOOL),
+        Column("exit_type", Kind.TEXT, required=True),
+        *_columns(Kind.INT, "exit_code", "preemptions", "migrations", "cpu_first", "cpu_last"),
+    ),
+    key=("run_id", "task_idx", "job_idx"),
+    parent=(("run_id",), "runs"),
+    clustered=True,
+)
+
+EVENTS = Table(
+    name="events",
+    columns=(
+        Column("run_id", Kind.TEXT, required=True),
+        Column("seq", Kind.INT, required=True),
+        Column("t_ns", Kind.INT),
+        # start (value: start instant on the guest's clock), refused (value: errno), task_done, end (value: 1 if stopped).
+        Column("kind", Kind.TEXT, required=True),
+        *_columns(Kind.INT, "task_idx", "value"),
+    ),
+    key=("run_id", "seq"),
+    parent=(("run_id",), "runs"),
+    clustered=True,
+)
+
+TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS)
+INDICES = ("CREATE INDEX runs_taskset_id ON runs (taskset_id)",)
+
+#: Answers that most readers want first, so that one line of SQL is enough.
+VIEWS = (
+    """CREATE VIEW responses AS
+-- One row per task and valid run: the worst response time of its finished jobs, and its ratio to the deadline.
+SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx, tasks.name AS task,
+    count(*) AS n_jobs, count(response_ns) AS n_finished, count(*) FILTER (WHERE missed) AS n_missed,
+    max(response_ns) AS worst_response_ns, deadline_ns,
+    1.0 * max(response_ns) / deadline_ns AS response_over_deadline
+FROM jobs JOIN runs USING (run_id) JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
+GROUP BY runs.run_id, task_idx""",
+    """CREATE VIEW acceptance AS
+-- One row per utilization asked for: how many valid runs there are, and in which share of them no job missed.
+-- Where a failed job leaves the answer open, the run counts in n_runs only.
+SELECT round(coalesce(utilization_target, utilization), 6) AS utilization,
+    count(DISTINCT taskset_id) AS n_tasksets, count(*) AS n_runs,
+    count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio
+FROM runs JOIN tasksets USING (taskset_id) WHERE outcome IN ('completed', 'timeout', 'rejected')
+GROUP BY 1 ORDER BY 1""",
+)
