@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 
@@ -15,6 +16,12 @@ class RunPaths:
     """
 
     folder: Path
+
+    @classmethod
+    def new(cls, outputs: Path) -> RunPaths:
+        """A run folder that does not exist yet, named for the present date and time."""
+        now = datetime.now().astimezone()
+        return cls(outputs / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
 
     @property
     def manifest(self) -> Path:

@@ -52,3 +52,24 @@ class QemuSpec:
     snapshot: bool = True
     boot_timeout_s: float = 120.0
     start_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinePolicy:
+    """How patient a machine is.
+
+    Attributes:
+        max_tries: Attempts at a task set before it is given up as bad.
+        max_start_failures: Starts in a row that may fail before the machine gives up.
+        start_timeout_s: For bringing a host up, a first boot for the snapshot included.
+        request_timeout_s: For opening the session, and for a task set to be accepted.
+        taskset_timeout_s: Real time that a task set may take, beyond the next line.
+        taskset_timeout_factor: Real seconds granted per second of the task set's own time.
+    """
+
+    max_tries: int = 3
+    max_start_failures: int = 3
+    start_timeout_s: float = 180.0
+    request_timeout_s: float = 30.0
+    taskset_timeout_s: float = 60.0
+    taskset_timeout_factor: float = 20.0

@@ -39,7 +39,7 @@ class TaskSetSource(Protocol):
 
     @property
     def n_variants(self) -> int | None:
-        """How many `variants()` will yield; None when that is not known or endless."""
+        """How many `variants()` will yield, exactly; None when that is not known or endless."""
         ...
 
 
@@ -194,12 +194,11 @@ def rank_by(tasks: Iterable[Task], attribute: Literal["period_ns", "deadline_ns"
     tasks = tuple(tasks)
     keys: list[int] = []
     for task in tasks:
-        key = task.relative_deadline_ns if attribute == "deadline_ns" else getattr(task, attribute)
-        check(
-            key is not None,
-            f"task {task.name!r}.{attribute}",
-            "is missing, so the task has no place in the order",
-        )
+        key = task.relative_deadline_ns if attribute == "deadline_ns" else task.period_ns
+        if key is None:
+            raise refusal(
+                f"task {task.name!r}.{attribute}", "is missing, so the task has no place in the order"
+            )
         keys.append(key)
     ranks = {key: rank for rank, key in enumerate(sorted(set(keys)))}
     return tuple(replace(task, priority_rank=ranks[key]) for task, key in zip(tasks, keys, strict=True))

@@ -1,0 +1,69 @@
+"""Tell when a file was saved, however the editor saves it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import watchfiles
+
+# Editors save in several steps (write, rename, touch); a save is one event if its steps lie closer together than this.
+SETTLE_MS = 50
+# Some file systems tell nothing (network shares), and a save before the watch stands goes unnoticed: look again this often.
+LOOK_AGAIN_MS = 500
+_log = logging.getLogger("runner.control")
+
+
+class ControlWatcher:
+    """Call `on_text` with the content of `path` whenever it has changed since this object was made; a context manager.
+
+    The folder is watched rather than the file, so that an editor which renames a new file over the old one is noticed too.
+    An empty or missing file is taken for the middle of a save. `on_text` is called from the watcher's own thread.
+    """
+
+    def __init__(self, path: Path, on_text: Callable[[str], None]) -> None:
+        self._path = path.resolve()
+        self._text = path.read_text(encoding="utf-8")
+        self._on_text = on_text
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="control-file")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        changes = watchfiles.watch(
+            self._path.parent,
+            watch_filter=lambda _, changed: Path(changed) == self._path,
+            debounce=SETTLE_MS,
+            step=SETTLE_MS,
+            rust_timeout=LOOK_AGAIN_MS,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            recursive=False,
+        )
+        for _ in changes:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as exc:
+            _log.error("the control file cannot be read: %s", exc)
+            return
+        if text.strip() and text != self._text:
+            self._text = text
+            self._on_text(text)

@@ -1,0 +1,321 @@
+"""The fleet: as many machines as wanted, as long as there are task sets for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from runner.deadline import Deadline
+from runner.errors import RunnerError, UsageError
+from runner.fleet import FleetState, RunState
+from runner.kinds import qemu_over_ssh
+from runner.machine import Machine, MachineKind
+from runner.model import TaskSetSource
+from runner.monitors.base import AbstractMonitor
+from runner.monitors.dispatcher import MonitorDispatcher
+from runner.paths import RunPaths
+from runner.queue import Job, JobQueue, TaskSetQueue
+
+MACHINE_LIMIT = 7
+CLOSE_TIMEOUT_S = 60.0
+
+_log = logging.getLogger("runner.distributor")
+
+
+class Distributor:
+    """Owns the queue of jobs and the fleet of machines, and keeps the machines busy.
+
+        with Distributor(max_machine=2) as distributor:
+            distributor.add_job(Hey0TaskSet(), StdoutMonitor())
+            distributor.wait()
+
+    Machines are started when there is work, up to `max_machine`, and end when there is none. A machine that is to close
+    finishes its task set first; only `kill_all_machines` does not wait.
+
+    Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
+    dies. After `close()` no machine, guest or thread of the fleet is left.
+    Threads: every method may be called from any thread.
+
+    Args:
+        max_machine: How many machines at most, 0 … `machine_limit`.
+        machine_limit: What nobody can go beyond while this object lives.
+        kind: What the machines are made of; QEMU guests reached over SSH unless told otherwise.
+        folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
+        on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
+
+    Raises:
+        UsageError: when `max_machine` is out of range.
+    """
+
+    def __init__(
+        self,
+        max_machine: int = 1,
+        *,
+        machine_limit: int = MACHINE_LIMIT,
+        kind: MachineKind | None = None,
+        folder: Path | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        self._limit = machine_limit
+        self._max = self._checked(max_machine)
+        self._kind = kind or qemu_over_ssh()
+        self._paths = RunPaths(folder) if folder is not None else RunPaths.new(Path("outputs"))
+        self._on_change = on_change
+        self._queue = JobQueue()
+        self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
+        self._changed = threading.Condition(threading.RLock())
+        self._machines: dict[str, Machine] = {}
+        self._state = RunState.RUN
+        self._failed = 0
+        self._error: Exception | None = None
+        self._closed = False
+        self._dispatcher.__enter__()
+
+    def _checked(self, n: int) -> int:
+        if not 0 <= n <= self._limit:
+            raise UsageError(
+                f"{n} machines are asked for, the limit is {self._limit}",
+                where="machines.count",
+                next_step=f"choose 0 … {self._limit}, or raise machines.limit",
+            )
+        return n
+
+    # Work
+
+    def add_job(
+        self,
+        taskset: TaskSetSource,
+        monitor: AbstractMonitor | Iterable[AbstractMonitor] = (),
+        *session_parameters: Any,  # noqa: ANN401 - only the session knows their types
+    ) -> None:
+        """Add task sets to the end of the queue; machines start on them at once.
+
+        Args:
+            taskset: A task set, a generator of task sets, or anything else that has `variants()`.
+            monitor: Who is told about them: one monitor or several.
+            session_parameters: Handed to each machine's session before the first of these task sets.
+        """
+        self._refuse_if_closed("add_job")
+        monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)
+        # Without the lock: opening waits for the monitors' thread, which may want it to report a failure.
+        job = Job(taskset, self._dispatcher.channel(monitors), session_parameters)
+        with self._changed:
+            self._refuse_if_closed("add_job")
+            self._queue.add(TaskSetQueue(job, max_tries=self._kind.policy.max_tries))
+            self._reconcile()
+
+    # The fleet
+
+    def get_max_machine_value(self) -> int:
+        """How many machines there may be."""
+        return self._max
+
+    def set_max_machine_value(self, max_machine: int) -> None:
+        """Rescale: more machines start at once; surplus ones finish their task set first.
+
+        Raises:
+            UsageError: when the number is out of range; nothing is changed then.
+        """
+        with self._changed:
+            self._refuse_if_closed("set_max_machine_value")
+            self._max = self._checked(max_machine)
+            self._failed = 0
+            self._reconcile()
+
+    def get_distributor_state(self) -> FleetState:
+        """What the fleet is doing."""
+        with self._changed:
+            return FleetState(
+                state=self._state,
+                desired_machines=self._max,
+                machines=tuple(machine.state for _, machine in sorted(self._machines.items())),
+                n_total=self._queue.n_total,
+                n_done=self._queue.n_done,
+                n_bad=self._queue.n_bad,
+                n_running=self._queue.n_running,
+            )
+
+    def pause(self) -> None:
+        """Start no further task set; those that run finish, the machines stay."""
+        self._set_state(RunState.PAUSE)
+
+    def resume(self) -> None:
+        """Go on after `pause`, `shut_down_all_machines` or `kill_all_machines`."""
+        self._set_state(RunState.RUN)
+
+    def shut_down_all_machines(self) -> None:
+        """Let every machine finish its task set and close; `resume()` starts machines again. Returns at once."""
+        self._set_state(RunState.DRAIN)
+
+    def kill_all_machines(self) -> None:
+        """End every machine now; their task sets go back to the queue. Returns at once; `resume()` starts over."""
+        self._set_state(RunState.KILL)
+
+    def _set_state(self, state: RunState) -> None:
+        with self._changed:
+            self._refuse_if_closed(state.value)
+            if state is not self._state:
+                _log.info("state: %s → %s", self._state.value, state.value)
+            self._state = state
+            if state is RunState.RUN:
+                self._failed, self._error = 0, None
+                self._queue.release()
+            else:
+                self._queue.hold()
+            self._reconcile()
+
+    def _refuse_if_closed(self, method: str) -> None:
+        if self._closed:
+            raise UsageError(f"Distributor.{method}() after close()", next_step="create a new Distributor")
+
+    # The end
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until there is nothing more to do: all task sets done or bad, or the fleet shut down or killed.
+
+        Returns:
+            False when `timeout_s` ran out before that.
+
+        Raises:
+            Exception: what made the fleet give up: `HostError` where this computer cannot run it, a bug otherwise.
+        """
+        deadline = Deadline.after(timeout_s) if timeout_s is not None else None
+        with self._changed:
+            while not self._at_rest:
+                if deadline is not None and deadline.passed:
+                    return False
+                self._changed.wait(deadline.remaining_s if deadline is not None else None)
+            if self._error is not None:
+                raise self._error
+            return True
+
+    @property
+    def _at_rest(self) -> bool:
+        if self._machines:
+            return False
+        return (
+            self._error is not None or self._queue.drained or self._state in (RunState.DRAIN, RunState.KILL)
+        )
+
+    def close(self) -> None:
+        """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
+
+        Raises:
+            RunnerError: when a machine would not end within a minute.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self.kill_all_machines()
+            self._closed = True
+            deadline = Deadline.after(CLOSE_TIMEOUT_S)
+            while self._machines and not deadline.passed:
+                self._changed.wait(deadline.remaining_s)
+            stuck = list(self._machines)
+        self._dispatcher.close()
+        if stuck:
+            raise RunnerError(f"machines {', '.join(stuck)} did not end within {CLOSE_TIMEOUT_S:.0f} s")
+
+    @property
+    def monitor_failures(self) -> Mapping[str, int]:
+        """How many calls of each monitor failed, by its name; final after `close()`."""
+        return self._dispatcher.failures
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Machines come and go
+
+    def _reconcile(self) -> None:
+        """Make the fleet what it should be now; called, with the lock held, whenever anything changed."""
+        if self._state is RunState.KILL:
+            for machine in self._machines.values():
+                machine.kill()
+        else:
+            self._rescale(self._target())
+        self._tell()
+
+    @property
+    def _over(self) -> bool:
+        return self._state is RunState.DRAIN or self._error is not None
+
+    def _target(self) -> int:
+        if self._over:
+            return 0
+        allowed = max(0, self._max - self._failed)
+        n_left = self._queue.n_left
+        # A machine more than there are task sets would boot for nothing.
+        return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
+
+    def _rescale(self, target: int) -> None:
+        staying = [name for name, machine in sorted(self._machines.items()) if not machine.closing]
+        allowed = 0 if self._over else self._max
+        for name in staying[allowed:]:
+            self._machines[name].close()
+        for name, machine in sorted(self._machines.items()):
+            if len(staying) >= target:
+                return
+            if machine.closing and machine.reopen():
+                staying.append(name)
+        while len(staying) < target and len(self._machines) < self._limit:
+            staying.append(self._start_machine())
+
+    def _start_machine(self) -> str:
+        name = next(n for n in (f"qemu{i}" for i in range(1, self._limit + 1)) if n not in self._machines)
+        machine = Machine(
+            name,
+            self._kind,
+            self._queue,
+            folder=self._paths.machine(name),
+            on_change=self._tell,
+            on_end=self._ended,
+        )
+        self._machines[name] = machine
+        machine.start()
+        return name
+
+    def _ended(self, machine: Machine) -> None:
+        with self._changed:
+            del self._machines[machine.name]
+            if machine.error is not None:
+                self._take_failure(machine, machine.error)
+            self._reconcile()
+            self._changed.notify_all()
+
+    def _take_failure(self, machine: Machine, error: Exception) -> None:
+        """One machine less; when it was a bug, or nobody is left, the whole fleet gives up."""
+        self._failed += 1
+        if not isinstance(error, RunnerError) or isinstance(error, UsageError) or not self._machines:
+            self._error = self._error or error
+            self._queue.hold()
+            return
+        _log.error(
+            "%s is not replaced: %d machines go on; set the number of machines again to retry",
+            machine.name,
+            len(self._machines),
+        )
+
+    def _take_monitor_failure(self, monitor: AbstractMonitor, error: BaseException) -> None:
+        """A monitor that the run is for (the data set) has failed: measuring on would be for nothing."""
+        if not monitor.required:
+            return
+        with self._changed:
+            if self._error is None and isinstance(error, Exception):
+                self._error = error
+            self._queue.hold()
+            self._reconcile()
+            self._changed.notify_all()
+
+    def _tell(self) -> None:
+        self._dispatcher.publish_fleet(self.get_distributor_state())
+        if self._on_change is not None:
+            self._on_change()

@@ -1,0 +1,330 @@
+"""The life of one host: bring it up, feed it task sets, replace it when it fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.deadline import Deadline
+from runner.errors import GuestDied, InfrastructureError, MachineKilled, RunnerError, TaskSetError
+from runner.events import EndEvent, JobEvent, JobRecord, Outcome, RefusedEvent, Run, RunResult, StartEvent
+from runner.fleet import MachineState, Phase
+from runner.hosts import AbstractHost
+from runner.queue import JobQueue, Lease
+from runner.sessions.base import AbstractSession
+from runner.specs import MachinePolicy
+from runner.units import NS_PER_S
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineKind:
+    """What the machines of a fleet are made of.
+
+    Attributes:
+        open_host: Makes the host of a machine from its name and its folder; None where a session needs no host.
+        open_session: Makes the session to that host.
+        policy: How patient a machine is.
+    """
+
+    open_host: Callable[[str, Path], AbstractHost] | None
+    open_session: Callable[[AbstractHost | None], AbstractSession]
+    policy: MachinePolicy = field(default_factory=MachinePolicy)
+
+
+@dataclass(frozen=True)
+class _Station:
+    """A host that is up, and the session to it."""
+
+    host: AbstractHost | None
+    session: AbstractSession
+
+    @property
+    def facts(self) -> dict[str, str | int | float | None]:
+        """What host and session say of themselves, as columns of the `runs` table."""
+        host = asdict(self.host.facts) if self.host is not None else {}
+        host["host_id"] = host.pop("name", None)
+        return {**host, **self.session.facts}
+
+    def pause(self) -> None:
+        """Stop an idle guest: its virtual time would race, and cost a core of this computer."""
+        if self.host is not None:
+            self.host.pause()
+
+    def resume(self) -> None:
+        """Let it run on."""
+        if self.host is not None:
+            self.host.resume()
+
+
+class Machine(threading.Thread):
+    """Owns one host and its session, and takes task sets from the queue while there are any and it is wanted.
+
+    Guarantees: when the thread has ended, its host is stopped and its task set has gone back to the queue or is done.
+    A host that fails is replaced by a new one; its task set is tried again, here or elsewhere.
+
+    Args:
+        name: `qemu1` …, unique in the fleet.
+        folder: The machine's own: its log and its host's console.
+        on_change: Called, from this thread, whenever `state` has changed.
+        on_end: Called last, from this thread, with the machine.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: MachineKind,
+        queue: JobQueue,
+        *,
+        folder: Path,
+        on_change: Callable[[], None],
+        on_end: Callable[[Machine], None],
+    ) -> None:
+        super().__init__(name=name)
+        self._kind = kind
+        self._queue = queue
+        self._folder = folder
+        self._on_change = on_change
+        self._on_end = on_end
+        self._log = logging.getLogger("runner.machine").getChild(name)
+        self._state = MachineState(name, Phase.STARTING)
+        self._lock = threading.Lock()
+        self._closing = False
+        self._left = False
+        self._killed: MachineKilled | None = None
+        self._host: AbstractHost | None = None
+        self._session: AbstractSession | None = None
+        self._parameters: tuple[Any, ...] = ()
+        #: Why the machine ended before its work was done; None if it did not.
+        self.error: Exception | None = None
+
+    @property
+    def state(self) -> MachineState:
+        """What the machine is doing."""
+        return self._state
+
+    @property
+    def closing(self) -> bool:
+        """Whether it will end after its present task set."""
+        return self._closing or self._killed is not None or self._left
+
+    def close(self) -> None:
+        """Finish the present task set, then end. Any thread; returns at once."""
+        self._closing = True
+        self._queue.wake()
+
+    def reopen(self) -> bool:
+        """Take a `close()` back; False when it is too late."""
+        with self._lock:
+            if self._left or self._killed is not None:
+                return False
+            self._closing = False
+            return True
+
+    def kill(self) -> None:
+        """End now; the present task set goes back uncharged. Any thread; returns at once."""
+        with self._lock:
+            self._killed = self._killed or MachineKilled(f"machine {self.name} was killed by the operator")
+            host, session = self._host, self._session
+        if host is not None:
+            host.kill()
+        if session is not None:
+            session.abort(self._killed)
+        self._queue.wake()
+
+    def run(self) -> None:
+        """The thread; `start()` calls it."""
+        handler = logging.FileHandler(self._folder / "machine.log", encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        self._log.addHandler(handler)
+        phase = Phase.CLOSED
+        try:
+            self._live()
+        except MachineKilled as exc:
+            self._log.info("%s", exc)
+        except RunnerError as exc:
+            self.error, phase = exc, Phase.FAILED
+            self._log.error("machine %s gives up: %s", self.name, exc)
+        except Exception as exc:  # noqa: BLE001 - the thread's top: the distributor raises it in the main thread
+            self.error, phase = exc, Phase.FAILED
+            self._log.exception("machine %s ends because of a bug", self.name)
+        finally:
+            with self._lock:
+                self._left = True
+            self._become(phase)
+            self._log.removeHandler(handler)
+            handler.close()
+            self._on_end(self)
+
+    def _live(self) -> None:
+        failures = 0
+        while self._wanted() and not self._queue.drained:
+            try:
+                with self._station() as station:
+                    failures = 0
+                    if self._serve(station):
+                        return
+            except InfrastructureError as exc:
+                failures += 1
+                if failures >= self._kind.policy.max_start_failures:
+                    raise
+                self._log.warning("start %d of %s failed: %s", failures, self.name, exc)
+            self._become(Phase.RECOVERING)
+
+    def _wanted(self) -> bool:
+        if self._killed is not None:
+            raise self._killed
+        return not self._closing
+
+    @contextmanager
+    def _station(self) -> Iterator[_Station]:
+        """A host that is up with an open session; both are closed at the end, whatever happened."""
+        policy = self._kind.policy
+        with ExitStack() as stack:
+            host = None
+            if self._kind.open_host is not None:
+                host = stack.enter_context(self._kind.open_host(self.name, self._folder))
+                with self._lock:
+                    self._host = host
+                self._wanted()  # a kill that came before the line above found no host to kill
+                host.start(Deadline.after(policy.start_timeout_s))
+                host.resume()
+            session = self._kind.open_session(host)
+            stack.callback(session.close)
+            with self._lock:
+                self._session = session
+            if host is not None:
+                host.watch(session.abort)
+            self._wanted()
+            session.open(Deadline.after(policy.request_timeout_s))
+            self._parameters = ()
+            if host is not None:
+                self._log.info("%s is up (%s, %.2f s)", self.name, host.facts.boot.value, host.facts.start_s)
+            try:
+                yield _Station(host, session)
+            finally:
+                with self._lock:
+                    self._host = self._session = None
+
+    def _serve(self, station: _Station) -> bool:
+        """Run task sets; True when there is no more to do, False when the host has to be replaced."""
+        while True:
+            lease = self._next_lease(station)
+            if lease is None:
+                return True
+            self._become(Phase.RUNNING, lease.taskset.taskset_id)
+            if not self._measure(lease, station):
+                return False
+            self._become(Phase.CLOSING if self._closing else Phase.IDLE)
+
+    def _next_lease(self, station: _Station) -> Lease | None:
+        if not self._wanted():
+            return None
+        lease = self._queue.try_acquire()
+        if lease is not None:
+            return lease
+        station.pause()
+        self._become(Phase.IDLE)
+        lease = self._queue.acquire(self._wanted)
+        if lease is not None:
+            try:
+                station.resume()
+            except InfrastructureError as exc:
+                # The host died while it was idle: the set never ran, so it is not charged.
+                self._queue.give_back(lease, exc, charged=False)
+                raise
+        return lease
+
+    def _measure(self, lease: Lease, station: _Station) -> bool:
+        """One attempt at one task set. Returns whether the station is still good."""
+        run = Run(taskset=lease.taskset, machine=self.name, attempt=lease.attempt, facts=station.facts)
+        channel = lease.job.channel
+        channel.start(run)
+        started_s = time.monotonic()
+        error: RunnerError = InfrastructureError("the machine's thread ended because of a bug")
+        outcome = Outcome.INFRA_ERROR
+        result: RunResult | None = None
+        try:
+            result = self._execute(run, lease, station.session, started_s)
+        except MachineKilled as exc:
+            error, outcome = exc, Outcome.ABORTED
+            raise
+        except TaskSetError as exc:
+            error = exc
+            return True
+        except InfrastructureError as exc:
+            error, outcome = exc, Outcome.GUEST_CRASH if isinstance(exc, GuestDied) else Outcome.INFRA_ERROR
+            return False
+        finally:
+            if result is not None:
+                channel.finish(run, result)
+                self._queue.done(lease)
+            else:
+                self._give_back(lease, run, error, outcome, time.monotonic() - started_s)
+        self._state = MachineState(
+            self.name, self._state.phase, self._state.taskset_id, self._state.n_done + 1
+        )
+        return True
+
+    def _give_back(self, lease: Lease, run: Run, error: RunnerError, outcome: Outcome, wall_s: float) -> None:
+        channel = lease.job.channel
+        channel.stop(run, RunResult(outcome=outcome, wall_s=wall_s, error=str(error)))
+        # The monitors are told before the queue is: once it is drained, the run ends.
+        charged = outcome is not Outcome.ABORTED
+        bad = lease.queue.would_be_bad(lease, error, charged=charged)
+        if bad:
+            channel.bad(run, error)
+        self._queue.give_back(lease, error, charged=charged)
+        taskset = lease.taskset
+        self._log.log(
+            logging.INFO if outcome is Outcome.ABORTED else logging.WARNING,
+            "task set %s (%s), try %d on %s: %s: %s",
+            taskset.name,
+            taskset.taskset_id,
+            lease.attempt,
+            self.name,
+            "given up" if bad else "goes back",
+            error,
+        )
+
+    def _execute(self, run: Run, lease: Lease, session: AbstractSession, started_s: float) -> RunResult:
+        policy, taskset = self._kind.policy, lease.taskset
+        if lease.job.session_parameters != self._parameters:
+            session.configure(lease.job.session_parameters)
+            self._parameters = lease.job.session_parameters
+        session.start(taskset, Deadline.after(policy.request_timeout_s))
+        budget_s = policy.taskset_timeout_s + policy.taskset_timeout_factor * taskset.end_ns / NS_PER_S
+        jobs: list[JobRecord] = []
+        t0_ns = end_ns = None
+        outcome = Outcome.COMPLETED
+        for event in session.events(Deadline.after(budget_s)):
+            lease.job.channel.event(run, event)
+            match event:
+                case JobEvent(job):
+                    jobs.append(job)
+                case StartEvent(t0_guest_ns):
+                    t0_ns = t0_guest_ns
+                case RefusedEvent():
+                    outcome = Outcome.REJECTED
+                case EndEvent(t_ns, stopped):
+                    end_ns = t_ns
+                    if stopped and outcome is Outcome.COMPLETED:
+                        outcome = Outcome.TIMEOUT
+        return RunResult(
+            outcome=outcome,
+            jobs=tuple(jobs),
+            t0_guest_ns=t0_ns,
+            end_ns=end_ns,
+            wall_s=time.monotonic() - started_s,
+        )
+
+    def _become(self, phase: Phase, taskset_id: str | None = None) -> None:
+        self._state = MachineState(self.name, phase, taskset_id, self._state.n_done)
+        self._on_change()
