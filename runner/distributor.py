@@ -210,7 +210,8 @@ class Distributor:
         with self._changed:
             if self._closed:
                 return
-            self.kill_all_machines()
+            if self._machines:
+                self.kill_all_machines()
             self._closed = True
             deadline = Deadline.after(CLOSE_TIMEOUT_S)
             while self._machines and not deadline.passed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -173,6 +174,11 @@ class Outcome(StrEnum):
 VALID_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.TIMEOUT, Outcome.REJECTED})
 
 
+def _new_run_id() -> str:
+    """Unique, and growing with time: tables keyed by it are appended to, not inserted into."""
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One attempt at one task set, as monitors are told about it.
@@ -188,7 +194,7 @@ class Run:
     machine: str
     attempt: int = 1
     facts: Mapping[str, str | int | float | None] = field(default_factory=dict)
-    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run_id: str = field(default_factory=_new_run_id)
     started_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,9 +50,12 @@ class _Station:
     @property
     def facts(self) -> dict[str, str | int | float | None]:
         """What host and session say of themselves, as columns of the `runs` table."""
-        host = asdict(self.host.facts) if self.host is not None else {}
-        host["host_id"] = host.pop("name", None)
-        return {**host, **self.session.facts}
+        facts: dict[str, str | int | float | None] = {"host_id": platform.node()}
+        if self.host is not None:
+            facts |= asdict(self.host.facts)
+            facts["guest_image_sha256"] = facts.pop("image_digest")
+            del facts["name"]
+        return {**facts, **self.session.facts}
 
     def pause(self) -> None:
         """Stop an idle guest: its virtual time would race, and cost a core of this computer."""

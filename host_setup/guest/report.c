@@ -114,10 +114,13 @@ void report_task_done(int idx, int64_t over_ns, struct out *out)
     out_text(out, "\n");
 }
 
-/* Whether releases were cut off: by a stop, or because the set's end came before them. */
+/* Whether releases were cut off: by a stop, or because the set's end came before them. A stop that finds every task over, though
+   not yet reported, cuts nothing. */
 static bool was_cut(const struct run *run)
 {
-    if (atomic_load(&run->shared->stopped_ns) != 0)
+    int64_t stopped_ns = atomic_load(&run->shared->stopped_ns);
+
+    if (stopped_ns != 0 && stopped_ns <= run->over_ns)
         return true;
     for (int i = 0; i < run->shared->set->head.n_tasks; i++) {
         const struct task *task = &run->shared->set->tasks[i];

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.errors import UsageError
 from runner.units import MAX_TIME_NS, NS_PER_S
@@ -24,6 +24,7 @@ DL_RUNTIME_MIN_NS = 1024
 DL_PERIOD_MIN_NS = 100_000
 DL_PERIOD_MAX_NS = (1 << 22) * 1000
 
+_E = TypeVar("_E", bound=StrEnum)
 WorkloadArg = int | str | tuple[str, ...]
 
 
@@ -66,6 +67,14 @@ def check(condition: bool, where: str, what: str, next_step: str = "") -> None:
         raise refusal(where, what, next_step)
 
 
+def member_of(kind: type[_E], value: str, where: str) -> _E:
+    """The member of an enumeration that `value` names, or the refusal that lists them all."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise refusal(where, f"is {value!r}", f"choose one of: {', '.join(kind)}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A recurring piece of work.
@@ -106,7 +115,7 @@ class Task:
     dl_runtime_ns: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", Policy(self.policy))
+        object.__setattr__(self, "policy", member_of(Policy, self.policy, f"task {self.name!r}.policy"))
         object.__setattr__(self, "workload_args", MappingProxyType(dict(self.workload_args)))
         object.__setattr__(self, "cpu_affinity", tuple(sorted(set(self.cpu_affinity))))
         self._check_times()

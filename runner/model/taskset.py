@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from runner.model.task import Policy, Task, check, refusal
+from runner.model.task import Policy, Task, check, member_of, refusal
 from runner.units import MAX_TIME_NS
 
 MAX_TASKS = 64
@@ -87,8 +87,9 @@ class TaskSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        object.__setattr__(self, "overrun_policy", OverrunPolicy(self.overrun_policy))
         at = f"task set {self.name!r}"
+        overrun = member_of(OverrunPolicy, self.overrun_policy, f"{at}.overrun_policy")
+        object.__setattr__(self, "overrun_policy", overrun)
         check(
             0 < len(self.tasks) <= MAX_TASKS,
             f"{at}.tasks",

@@ -25,6 +25,7 @@ class Architecture:
         console: The kernel's name of the serial console.
         kernel_args: Boot parameters that only this architecture needs.
         kvm_host_machine: `platform.machine()` of hosts whose KVM could run it.
+        min_memory_mib: The least RAM with which its kernel boots (measured).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Architecture:
     console: str
     kernel_args: tuple[str, ...]
     kvm_host_machine: str
+    min_memory_mib: int
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -56,6 +58,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 console="ttyAMA0",
                 kernel_args=(),
                 kvm_host_machine="aarch64",
+                min_memory_mib=64,
             ),
             Architecture(
                 name="amd64",
@@ -71,6 +74,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 console="ttyS0",
                 kernel_args=("tsc=reliable",),
                 kvm_host_machine="x86_64",
+                min_memory_mib=96,
             ),
         )
     }

@@ -1,4 +1,4 @@
-"""Small task sets to try things out with; all of them run on a guest, the two with `spin` in the simulation as well.
+"""Small task sets to try things out with; all of them run on a guest, only `Spin0TaskSet` in the simulation as well.
 
 | class | tasks |
 |---|---|

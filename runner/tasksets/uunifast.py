@@ -13,7 +13,7 @@ from runner.model import OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_
 from runner.model.task import MAX_JOBS_PER_TASK
 from runner.model.taskset import MAX_PRIORITY_LEVELS, MAX_TASKS
 from runner.tasksets.written import member
-from runner.units import MAX_TIME_NS, NS_PER_US
+from runner.units import MAX_TIME_NS, NS_PER_US, parse_ns
 
 # The kernel takes no SCHED_DEADLINE runtime below 1,024 ns; the same floor for all policies keeps the sets comparable.
 MIN_WCET_NS = 2 * NS_PER_US
@@ -59,7 +59,7 @@ class UUniFastTaskSets:
         n_tasks: Tasks in a set.
         utilizations: The points; sums of C/T.
         sets_per_utilization: Sets per point.
-        periods_ns: What periods are drawn from.
+        periods: What periods are drawn from: `"20ms"`, or whole nanoseconds.
         hyperperiods: How long a set runs, in hyperperiods of its own periods: all jobs released within.
         seed: Of the whole experiment.
         policy: Scheduling class of every task.
@@ -78,7 +78,7 @@ class UUniFastTaskSets:
         n_tasks: int,
         utilizations: Sequence[float],
         sets_per_utilization: int,
-        periods_ns: Sequence[int],
+        periods: Sequence[int | str],
         hyperperiods: float = 3,
         seed: int = 0,
         policy: Policy | str = Policy.FIFO,
@@ -89,7 +89,7 @@ class UUniFastTaskSets:
         self._n_tasks = n_tasks
         self._utilizations = tuple(float(u) for u in utilizations)
         self._n_sets = sets_per_utilization
-        self._periods_ns = tuple(map(int, periods_ns))
+        self._periods_ns = tuple(parse_ns(period, key=f"periods[{i}]") for i, period in enumerate(periods))
         self._hyperperiods = hyperperiods
         self._seed = seed
         self._policy = member(Policy)(policy, "policy")
@@ -105,17 +105,17 @@ class UUniFastTaskSets:
         _require(self._n_sets >= 1, "sets_per_utilization", f"is {self._n_sets}, must be 1 or more")
         _require(self._seed >= 0, "seed", f"is {self._seed}, must be 0 or more")
         _require(self._dl_margin >= 0, "dl_margin", f"is {self._dl_margin}, must be 0 or more")
-        _require(bool(self._periods_ns), "periods_ns", "is empty", "list the periods to draw from")
+        _require(bool(self._periods_ns), "periods", "is empty", "list the periods to draw from")
         for idx, period_ns in enumerate(self._periods_ns):
             _require(
                 MIN_WCET_NS <= period_ns <= MAX_TIME_NS,
-                f"periods_ns[{idx}]",
+                f"periods[{idx}]",
                 f"is {period_ns} ns, must be {MIN_WCET_NS} ns or more",
             )
         n_ranks = min(self._n_tasks, len(set(self._periods_ns)))
         _require(
             n_ranks <= MAX_PRIORITY_LEVELS or self._policy not in (Policy.FIFO, Policy.RR),
-            "periods_ns",
+            "periods",
             f"can need {n_ranks} rate-monotonic ranks; a guest has {MAX_PRIORITY_LEVELS} priority levels for tasks",
             "use fewer different periods",
         )
@@ -153,14 +153,14 @@ class UUniFastTaskSets:
         advice = "choose periods that divide a common multiple, such as 20, 25, 30, 40, 50 and 60 ms; or lower hyperperiods"
         _require(
             longest_ns <= MAX_TIME_NS,
-            "periods_ns",
+            "periods",
             f"can have a hyperperiod of {hyperperiod_ns:.3g} ns: {self._hyperperiods:g} of them are beyond 64-bit time",
             advice,
         )
         n_jobs = longest_ns / min(self._periods_ns)
         _require(
             n_jobs <= MAX_JOBS_PER_TASK,
-            "periods_ns",
+            "periods",
             f"can need {n_jobs:.3g} jobs of one task within {self._hyperperiods:g} hyperperiods, more than {MAX_JOBS_PER_TASK}",
             advice,
         )
