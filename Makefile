@@ -53,7 +53,7 @@ $(installed):
 	        echo 'Python cannot make virtual environments; as root: apt-get install python3-venv' >&2; exit 1; }; }
 	@echo 'making the Python environment'
 	@$(PYTHON) -m venv $(VENV)
-	@$(python) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(python) -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(python) -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed-*
 	@touch $@

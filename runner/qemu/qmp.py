@@ -19,6 +19,7 @@ from runner.deadline import Deadline
 from runner.errors import ProtocolError, SessionLost
 
 T = TypeVar("T")
+_log = logging.getLogger("runner.qemu.qmp")
 
 #: Called with an event's name and data.
 OnEvent = Callable[[str, Mapping[str, object]], None]
@@ -135,6 +136,7 @@ class QmpMonitor:
             if self._closing:
                 return
             self._loop = asyncio.get_running_loop()
+            self._loop.set_exception_handler(_note_stray)
             self._session = asyncio.current_task()
         try:
             with self._client.listener() as listener:
@@ -169,6 +171,17 @@ class QmpMonitor:
     def _deliver(self, event: Mapping[str, object]) -> None:
         data = event.get("data", {})
         self._on_event(str(event["event"]), data if isinstance(data, Mapping) else {})
+
+
+def _note_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio finds in a future that nobody asked: qemu.qmp leaves one behind when QEMU hangs up first.
+
+    The loss itself is told by `disconnect()` and `on_lost`, so it is not told again on standard error.
+    """
+    if isinstance(context.get("exception"), EOFError | OSError | QMPError):
+        _log.debug("stray: %s: %r", context.get("message"), context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 def _version(client: QMPClient) -> str:
