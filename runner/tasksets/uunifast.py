@@ -225,7 +225,7 @@ class UUniFastTaskSets:
             "n_tasks": self._n_tasks,
             "utilizations": list(self._utilizations),
             "sets_per_utilization": self._n_sets,
-            "periods_ns": list(self._periods_ns),
+            "periods": list(self._periods_ns),
             "hyperperiods": self._hyperperiods,
             "policy": self._policy.value,
             "overrun_policy": self._overrun_policy.value,
