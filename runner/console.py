@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import selectors
 import sys
@@ -48,7 +49,11 @@ def attach(link: ConsoleLink, keyboard_fd: int, screen_fd: int) -> bool:
     """
     try:
         console_fd = os.open(link.pty, os.O_RDWR | os.O_NOCTTY)
+    except FileNotFoundError:
+        return False  # the machine ended since its link was read
     except OSError as exc:
+        if exc.errno in (errno.EIO, errno.ENXIO):
+            return False
         raise HostError(
             f"the console cannot be opened: {exc.strerror}",
             where=link.pty,

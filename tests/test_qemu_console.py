@@ -42,7 +42,10 @@ class Person:
         end_s = time.monotonic() + 30.0
         while wanted not in shown and time.monotonic() < end_s:
             if select.select([self._screen], [], [], 1.0)[0]:
-                shown += os.read(self._screen, 4096)
+                try:
+                    shown += os.read(self._screen, 4096)
+                except OSError:  # nobody has the terminal open any more: that was all
+                    break
         return shown
 
     def exit_code(self) -> int:
