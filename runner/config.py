@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +155,17 @@ class RunPlan:
         policy: How patient machines are.
         count: Machines at the start.
         limit: What nobody can go beyond.
+        seed: Of the task sets, where they have one.
     """
 
     tasksets: object
     monitors: dict[str, object]
-    open_session: Callable[..., object]
+    open_session: partial[object]
     qemu: QemuSpec | None
     policy: MachinePolicy
     count: int
     limit: int
+    seed: int | None
 
 
 def register_schemas() -> None:
@@ -189,25 +191,42 @@ def to_plan(config: DictConfig) -> RunPlan:
 
     Raises:
         UsageError: when a value is missing, or values contradict each other; names the key in full.
+        OmegaConfBaseException: when a value refers to a key that is not there.
     """
+    _refuse_unknown(config, "")
     missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
     machines = config.machines
     _check_counts(machines.count, machines.limit)
     if machines.host not in ("qemu", "none"):
-        raise UsageError(
-            f"machines.host is {machines.host!r}", where="machines.host", next_step="choose qemu or none"
-        )
+        raise UsageError(f"machines.host is {machines.host!r}", next_step="choose qemu or none")
+    seed = config.tasksets.get("seed")
     return RunPlan(
         tasksets=_made(config.tasksets, "tasksets"),
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
-        open_session=_made(machines.session, "machines.session", partial=True),
+        open_session=_made(machines.session, "machines.session", call=False),
         qemu=_qemu(machines.qemu) if machines.host == "qemu" else None,
         policy=_policy(machines.policy),
         count=machines.count,
         limit=machines.limit,
+        seed=seed if isinstance(seed, int) else None,
     )
+
+
+def _refuse_unknown(node: DictConfig, prefix: str) -> None:
+    schema = OmegaConf.get_type(node)  # Hydra lets `+key=value` add anything anywhere
+    for key in map(str, node):
+        if is_dataclass(schema) and key not in schema.__dataclass_fields__:
+            raise UsageError(
+                f"there is no key {prefix}{key}",
+                where=f"{prefix}{key}",
+                next_step="leave the + before it out, to be told the nearest key that there is",
+            )
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(child := node[key], DictConfig):
+            _refuse_unknown(child, f"{prefix}{key}.")
 
 
 def _check_counts(count: int, limit: int) -> None:
@@ -245,33 +264,37 @@ def _policy(config: DictConfig) -> MachinePolicy:
 
 def _require_positive(value: float, key: str) -> None:
     if value <= 0:
-        raise UsageError(f"{key} is {value}, must be more than 0", where=key)
+        raise UsageError(f"{key} is {value}, must be more than 0", where=key, next_step=f"set {key}=…")
 
 
-def _made(node: Any, key: str, *, partial: bool = False) -> Any:  # noqa: ANN401 - what `_target_` names
+def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - what `_target_` names
     """The object that a node's `_target_` names, with errors that name the node."""
-    if not isinstance(node, DictConfig) or "_target_" not in node:
+    if not isinstance(node, DictConfig) or not node.get("_target_"):
         raise UsageError(
             f"{key} does not say what to make",
             where=f"{key}._target_",
             next_step="name a class: _target_: my_module.MyClass",
         )
     try:
-        return instantiate(node, _convert_="all", _partial_=partial)
+        return instantiate(node, _convert_="all", _partial_=not call)
     except InstantiationException as exc:
         cause = exc.__cause__
         if isinstance(cause, RunnerError):
-            raise _located(cause, key) from exc
-        what = str(cause or exc).splitlines()[0]
+            raise located(cause, key) from exc
+        while cause is not None and cause.__cause__ is not None:
+            cause = cause.__cause__
+        what = next(iter(str(cause or exc).splitlines()), "")
         raise UsageError(
-            f"{node['_target_']} cannot be made: {what}",
+            f"{node['_target_']} cannot be made: {type(cause or exc).__name__}: {what}",
             where=key,
             next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
         ) from exc
 
 
-def _located(error: RunnerError, key: str) -> RunnerError:
+def located(error: RunnerError, key: str) -> RunnerError:
     """The same error, with the full name of its key."""
     where = error.where if error.where.startswith(key) else f"{key}.{error.where}".rstrip(".")
-    what = error.what if key in error.what else f"{key}: {error.what}"
-    return type(error)(what, where=where, next_step=error.next_step, evidence=error.evidence)
+    relative = error.where != where and error.what.startswith(f"{error.where} ")
+    what = f"{key}.{error.what}" if relative else error.what
+    next_step = error.next_step or f"python -m runner --cfg job --package {key} shows what is set"
+    return type(error)(what, where=where, next_step=next_step, evidence=error.evidence)

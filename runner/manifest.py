@@ -33,12 +33,11 @@ _PACKAGES = (
 _TIMEOUT_S = 10.0
 
 
-def manifest(plan: RunPlan, *, overrides: Sequence[str], seed: int | None) -> dict[str, Any]:
+def manifest(plan: RunPlan, *, overrides: Sequence[str]) -> dict[str, Any]:
     """Everything about program, guest and computer that a result may depend on.
 
     Args:
         overrides: What was given on the command line.
-        seed: Of the task sets, where they have one.
 
     Raises:
         HostError: when the guest image that the plan names is not there.
@@ -47,7 +46,7 @@ def manifest(plan: RunPlan, *, overrides: Sequence[str], seed: int | None) -> di
         "version": MANIFEST_VERSION,
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": list(overrides),
-        "seed": seed,
+        "seed": plan.seed,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git(),
@@ -86,15 +85,14 @@ def _guest(plan: RunPlan) -> dict[str, Any] | None:
 
 
 def _git() -> dict[str, Any] | None:
-    source = Path(__file__).resolve().parent
-    if shutil.which("git") is None:
-        return None
-    revision = _first_line(["git", "-C", str(source), "rev-parse", "HEAD"])
-    if revision is None:
+    source = Path(__file__).resolve()
+    git = ["git", "-C", str(source.parent)]
+    # An installed package may lie inside somebody else's repository.
+    if _first_line([*git, "ls-files", source.name]) is None:
         return None
     return {
-        "revision": revision,
-        "dirty": _first_line(["git", "-C", str(source), "status", "--porcelain"]) is not None,
+        "revision": _first_line([*git, "rev-parse", "HEAD"]),
+        "dirty": _first_line([*git, "status", "--porcelain"]) is not None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import logging
 import os
@@ -11,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runner import control
-from runner.config import RunPlan
+from runner.config import RunPlan, located
 from runner.control_watcher import ControlWatcher
 from runner.distributor import Distributor
 from runner.durable import replace_text
-from runner.errors import HostError, InfrastructureError, RunnerError, UsageError
+from runner.errors import HostError, InfrastructureError, UsageError
 from runner.exit_codes import ExitCode
 from runner.fleet import FleetState, RunState
 from runner.hosts import AbstractHost
@@ -24,7 +25,9 @@ from runner.manifest import manifest
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.paths import RunPaths
+from runner.qemu.command import check_spec
 from runner.qemu.host import QemuHost
+from runner.qemu.probe import find_binary
 from runner.sessions.base import AbstractSession
 from runner.signals import OperatorSignals
 from runner.status import StatusWriter
@@ -34,9 +37,7 @@ N_CHECKED = 1000
 _log = logging.getLogger("runner.run")
 
 
-def execute(
-    plan: RunPlan, folder: Path, *, overrides: Sequence[str] = (), seed: int | None = None
-) -> ExitCode:
+def execute(plan: RunPlan, folder: Path, *, overrides: Sequence[str] = ()) -> ExitCode:
     """Carry a run out, until every task set is done or bad, or the operator ends it.
 
     Guarantees: whatever happens, no machine, thread or temporary file of the run is left when it returns or raises.
@@ -45,7 +46,6 @@ def execute(
         plan: What to do.
         folder: The run folder; exists and holds no other run.
         overrides: What was given on the command line, for the manifest.
-        seed: Of the task sets, for the manifest.
 
     Raises:
         UsageError: the plan cannot be meant; nothing was started.
@@ -60,14 +60,12 @@ def execute(
             next_step="choose another run folder, or start again: the default is named for date and time",
         )
     try:
-        replace_text(
-            paths.manifest, json.dumps(manifest(plan, overrides=overrides, seed=seed), indent=1) + "\n"
-        )
+        replace_text(paths.manifest, json.dumps(manifest(plan, overrides=overrides), indent=1) + "\n")
         wanted = control.Control(plan.count, RunState.RUN)
         replace_text(paths.control, control.render(wanted, plan.limit))
         return _Run(plan, paths, source, monitors, kind).execute()
     except OSError as exc:
-        raise _translated(exc, folder) from exc
+        raise host_error(exc, str(folder)) from exc
 
 
 def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], MachineKind]:
@@ -75,6 +73,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
 
     Raises:
         UsageError: when they do not; names the config key.
+        HostError: when QEMU is missing.
     """
     source = plan.tasksets
     if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
@@ -93,7 +92,14 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
             )
         monitors.append(monitor)
     _check_tasksets(source, plan.qemu.vcpus if plan.qemu is not None else 1)
-    return source, tuple(monitors), _kind(plan)
+    kind = _kind(plan)
+    _check_session(plan)
+    if plan.qemu is None:
+        kind.open_session(None).close()
+    else:
+        check_spec(plan.qemu)
+        find_binary(plan.qemu)
+    return source, tuple(monitors), kind
 
 
 def _check_tasksets(source: TaskSetSource, vcpus: int) -> None:
@@ -118,6 +124,30 @@ def _check_tasksets(source: TaskSetSource, vcpus: int) -> None:
                 )
 
 
+def _check_session(plan: RunPlan) -> None:
+    made_by = plan.open_session.func
+    if isinstance(made_by, type) and not issubclass(made_by, AbstractSession):
+        raise _no_session(made_by)
+    try:
+        inspect.signature(made_by).bind(
+            *(() if plan.qemu is None else ("host",)), **plan.open_session.keywords
+        )
+    except TypeError as exc:
+        raise UsageError(
+            f"machines.session: {made_by.__name__}: {exc}",
+            where="machines.session",
+            next_step="correct its arguments; it is called with the host, unless machines.host is none",
+        ) from exc
+
+
+def _no_session(kind: type) -> UsageError:
+    return UsageError(
+        f"machines.session._target_ makes a {kind.__name__}, which is no session",
+        where="machines.session._target_",
+        next_step="derive the class from runner.sessions.base.AbstractSession",
+    )
+
+
 def _kind(plan: RunPlan) -> MachineKind:
     spec = plan.qemu
 
@@ -127,13 +157,12 @@ def _kind(plan: RunPlan) -> MachineKind:
         return QemuHost(spec, name=name, folder=folder)
 
     def open_session(host: AbstractHost | None) -> AbstractSession:
-        session = plan.open_session() if host is None else plan.open_session(host)
+        try:
+            session = plan.open_session() if host is None else plan.open_session(host)
+        except UsageError as exc:
+            raise located(exc, "machines.session") from exc
         if not isinstance(session, AbstractSession):
-            raise UsageError(
-                f"machines.session._target_ made a {type(session).__name__}, which is no session",
-                where="machines.session._target_",
-                next_step="derive the class from runner.sessions.base.AbstractSession",
-            )
+            raise _no_session(type(session))
         return session
 
     return MachineKind(
@@ -228,18 +257,18 @@ def _exit_code(final: FleetState) -> ExitCode:
     return ExitCode.BAD_TASKSETS if final.n_bad else ExitCode.OK
 
 
-def _translated(exc: OSError, folder: Path) -> RunnerError:
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HostError(
-            f"the disk of the run folder is full: {exc.strerror}",
-            where=str(folder),
-            next_step="make room, or choose another place: hydra.run.dir=/path/with/room",
-        )
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return HostError(
-            f"the run folder cannot be written: {exc}", where=str(folder), next_step="set hydra.run.dir"
-        )
-    return HostError(f"the operating system refused: {exc}", where=str(folder))
+def host_error(exc: OSError, where: str) -> HostError:
+    """What the operating system refused, most likely in the run folder."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostError(
+        f"the disk of the run folder is full: {exc.strerror}"
+        if full
+        else f"the run folder cannot be used: {exc}",
+        where=where,
+        next_step="make room, or choose another place: hydra.run.dir=/path/with/room"
+        if full
+        else "choose another place: hydra.run.dir=/path",
+    )
 
 
 def exit_code_of(error: Exception) -> ExitCode:

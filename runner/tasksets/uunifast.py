@@ -12,8 +12,8 @@ from runner.errors import UsageError
 from runner.model import OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
 from runner.model.task import MAX_JOBS_PER_TASK
 from runner.model.taskset import MAX_PRIORITY_LEVELS, MAX_TASKS
-from runner.tasksets.written import member
-from runner.units import MAX_TIME_NS, NS_PER_US, parse_ns
+from runner.tasksets.written import member, time_ns
+from runner.units import MAX_TIME_NS, NS_PER_US
 
 # The kernel takes no SCHED_DEADLINE runtime below 1,024 ns; the same floor for all policies keeps the sets comparable.
 MIN_WCET_NS = 2 * NS_PER_US
@@ -89,7 +89,7 @@ class UUniFastTaskSets:
         self._n_tasks = n_tasks
         self._utilizations = tuple(float(u) for u in utilizations)
         self._n_sets = sets_per_utilization
-        self._periods_ns = tuple(parse_ns(period, key=f"periods[{i}]") for i, period in enumerate(periods))
+        self._periods_ns = tuple(_period_ns(period, f"periods[{idx}]") for idx, period in enumerate(periods))
         self._hyperperiods = hyperperiods
         self._seed = seed
         self._policy = member(Policy)(policy, "policy")
@@ -232,6 +232,10 @@ class UUniFastTaskSets:
             "admission_control": self._admission_control,
             "dl_margin": self._dl_margin,
         }
+
+
+def _period_ns(period: int | str, key: str) -> int:
+    return period if isinstance(period, int) else time_ns(period, key)
 
 
 def _uniform(seed: int, point_idx: int, set_idx: int) -> Callable[[], float]:
