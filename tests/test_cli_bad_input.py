@@ -58,7 +58,7 @@ WRONG = {
     "broken override": (["machines.count==2"], ["'machines.count==2' is no override", "key=value"]),
     "reference to nothing": (["tasksets.seed=${nosuch}"], ["tasksets.seed", "'nosuch' not found"]),
     "missing value": (["tasksets=explicit"], ["tasksets.tasksets has no value", "set it"]),
-    "period without unit": (["tasksets.periods=[20]"], ["tasksets.periods[0] is 20 ns"]),
+    "period without unit": (["tasksets.periods=[20]"], ["tasksets.periods[0] is '20', without a unit"]),
     "zero period": (one_task("period: 0ms"), ["tasksets.tasksets[0].tasks[0]", "period_ns is 0"]),
     "impossible utilization": (["tasksets.utilizations=[0.5, 9]"], ["tasksets.utilizations[1] is 9"]),
     "unknown policy": (["tasksets.policy=nosuch"], ["tasksets.policy is 'nosuch'", "deadline"]),
