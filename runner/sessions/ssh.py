@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
+import struct
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fabric
 import paramiko
-from invoke.exceptions import UnexpectedExit
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 
 from runner import wire
 from runner.deadline import Deadline
-from runner.errors import HostError, ProtocolError, RunnerError, SessionLost, TaskSetError, UsageError
-from runner.events import Event
+from runner.errors import (
+    HostError,
+    InfrastructureError,
+    ProtocolError,
+    RunnerError,
+    SessionLost,
+    TaskSetError,
+    UsageError,
+)
+from runner.events import EndEvent, Event
 from runner.hosts import AbstractHost, SshCredentials
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
@@ -23,28 +34,54 @@ from runner.sessions.base import AbstractSession
 TASK_LOADER = "exec taskloader serve"
 UPLOAD_FOLDER = "/run/workloads"
 _RECV_BYTES = 1 << 16
+# A dying guest hangs up, and that may be seen before whoever watches the guest has said why (measured: within 0.04 s).
+_EXPLANATION_S = 0.5
+
+#: Everything that leaves Fabric, paramiko and the sockets below them for reasons outside this program. paramiko hands its caller
+#: whatever its own thread stumbled over, so a peer that sends nonsense raises any of the last five.
+LIBRARY_ERRORS = (
+    paramiko.SSHException,
+    OSError,
+    EOFError,
+    InvalidSignature,
+    InvalidTag,
+    UnsupportedAlgorithm,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+#: Codes of the task loader's `error` that speak of the task set, and that another guest would answer with, too.
+_TASKSET_CODES = frozenset({"bad_value", "range", "unsupported"})
+#: Codes that speak of the guest's means.
+_GUEST_CODES = frozenset({"set_up", "throttling"})
 
 
 class SshSession(AbstractSession):
     """Task sets over SSH.
 
-    Guarantees: talks only to a host that shows the pinned key; every remote call ends by its deadline; an executable of the
-    user's is uploaded once per connection, under a name derived from its content.
+    Guarantees: talks only to a host that shows the pinned key; every call ends by its deadline, whatever the other side does; an
+    executable of the user's is uploaded once per connection, under a name derived from its content.
 
     Args:
         host: A started host that runs (is not paused) while the session is in use.
+        command: What to run in the guest: something that speaks the task loader's protocol.
     """
 
-    def __init__(self, host: AbstractHost) -> None:
+    def __init__(self, host: AbstractHost, *, command: str = TASK_LOADER) -> None:
         self._host = host
+        self._command = command
+        self._socket: socket.socket | None = None
         self._connection: fabric.Connection | None = None
         self._channel: paramiko.Channel | None = None
         self._lines: Iterator[str] = iter(())
         self._deadline = Deadline.after(0.0)
         self._decoder: wire.Decoder | None = None
-        self._uploaded: dict[str, str] = {}
+        self._uploaded: set[str] = set()
         self._hello: wire.Hello | None = None
         self._reason: RunnerError | None = None
+        self._aborted = threading.Event()
 
     @property
     def facts(self) -> Mapping[str, str | int | float | None]:
@@ -59,10 +96,21 @@ class SshSession(AbstractSession):
 
     def open(self, deadline: Deadline) -> None:
         """Log in, start the task loader, and read what it says of itself."""
-        with self._translated("opening the connection"):
-            self._connection = _connect(self._host.ssh_address, self._host.credentials, deadline)
+        if self._socket is not None:
+            raise UsageError(
+                f"{self._host.name}: the session was opened before", next_step="make a new session"
+            )
+        with self._bounded("opening the session", deadline):
+            address, credentials = self._host.ssh_address, self._host.credentials
+            self._socket = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
+            # Requests are small and waited for: nothing is gained by collecting them.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connection = _connection(address, credentials, self._socket, deadline)
+            if self._reason is not None:  # an abort that found no socket to shut
+                raise self._reason
+            self._connection.open()
             self._channel = self._connection.create_session()
-            self._channel.exec_command(TASK_LOADER)
+            self._channel.exec_command(self._command)
             self._lines = wire.lines_of(self._chunks())
             message = wire.decode(self._line(deadline))
         if not isinstance(message, wire.Hello):
@@ -71,19 +119,18 @@ class SshSession(AbstractSession):
 
     def start(self, taskset: TaskSet, deadline: Deadline) -> None:
         """Upload what is missing, send the set, and wait for it to be accepted."""
+        channel = self._opened()
         if self._decoder is not None:
             raise UsageError(
                 f"{self._host.name}: a task set was started before the last one ended",
                 next_step="read events() to the end, or close the session",
             )
-        with self._translated("starting a task set"):
-            uploads = self._upload_all(taskset, deadline)
-            self._channel_to(deadline).sendall(wire.encode(taskset, uploads=uploads))
+        with self._bounded("starting a task set", deadline):
+            request = wire.encode(taskset, uploads=self._upload_all(taskset))
+            channel.sendall(request)
             message = wire.decode(self._line(deadline))
         if isinstance(message, wire.Refusal):
-            raise TaskSetError(
-                f"the task loader refused task set {taskset.name!r} ({taskset.taskset_id}): {message.code}: {message.detail}"
-            )
+            raise _refused(self._host.name, taskset, message)
         if message != wire.Accepted(taskset.taskset_id):
             raise ProtocolError(
                 f"{self._host.name}: {message!r} came instead of the acceptance of {taskset.taskset_id}"
@@ -92,126 +139,178 @@ class SshSession(AbstractSession):
 
     def events(self, deadline: Deadline) -> Iterator[Event]:
         """Decode what comes until the end of the set."""
+        self._opened()
         if self._decoder is None:
             raise UsageError(f"{self._host.name}: no task set was started", next_step="call start() first")
-        while not self._decoder.ended:
-            with self._translated("running a task set"):
-                line = self._line(deadline)
-                if line.startswith("error "):
-                    raise ProtocolError(
-                        f"{self._host.name}: the task loader failed while a task set ran", evidence=line
-                    )
-                event = self._decoder.decode(line)
-            yield event
-        self._decoder = None
+        return self._decoded(self._decoder, deadline)
 
     def stop(self, deadline: Deadline) -> None:
         """Send `stop`; the events go on until the end."""
+        channel = self._opened()
         if self._decoder is not None:
-            with self._translated("stopping a task set"):
-                self._channel_to(deadline).sendall(b"stop\n")
+            with self._bounded("stopping a task set", deadline):
+                channel.sendall(b"stop\n")
 
     def close(self) -> None:
         """Hang up; the task loader ends with its input."""
         connection, self._connection, self._channel = self._connection, None, None
+        self._hang_up()  # first: closing a connection must not wait for the other side
         if connection is not None:
             with suppress(*LIBRARY_ERRORS):  # it is gone either way
                 connection.close()
+                connection.client.close()  # Fabric leaves the client of a failed `open` alone, with its thread
+        if self._socket is not None:
+            self._socket.close()
 
     def abort(self, error: RunnerError) -> None:
         """Hang up under the owner's feet; the owner then raises `error`."""
         self._reason = self._reason or error
-        channel, connection = self._channel, self._connection
-        if channel is not None:
-            channel.close()
-        transport = connection.transport if connection is not None else None
-        if transport is not None:
-            transport.close()
+        self._aborted.set()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Have every call of the libraries fail that waits for the other side; never waits itself."""
+        if self._socket is not None:
+            with suppress(OSError):  # not connected any more
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _opened(self) -> paramiko.Channel:
+        if self._reason is not None:
+            raise self._reason
+        if self._channel is None:
+            raise SessionLost(f"{self._host.name}: the session is not open", next_step="open a new session")
+        return self._channel
+
+    def _decoded(self, decoder: wire.Decoder, deadline: Deadline) -> Iterator[Event]:
+        ended = False
+        while not ended:
+            with self._translated("running a task set"):
+                line = self._line(deadline)
+            event = decoder.decode(line)
+            ended = isinstance(event, EndEvent)
+            if ended:
+                self._decoder = None
+            yield event
+
+    def _line(self, deadline: Deadline) -> str:
+        """The next line; gives up once the deadline has passed, also if the other side never stops talking."""
+        self._deadline = deadline
+        if deadline.passed:
+            self._give_up("waiting for the task loader", deadline)
+        line = next(self._lines, None)
+        self._opened()  # an abort comes before what was received meanwhile
+        if line is None:
+            raise SessionLost(f"{self._host.name}: the task loader hung up", evidence=self._last_words())
+        return line
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
-            chunk = self._channel_to(self._deadline).recv(_RECV_BYTES)
+            channel = self._opened()
+            # A timeout of zero would mean "do not block".
+            channel.settimeout(self._deadline.remaining_s or 0.001)
+            try:
+                chunk = channel.recv(_RECV_BYTES)
+            except TimeoutError:
+                self._give_up("waiting for the task loader", self._deadline)
+                raise
             if not chunk:
                 return
             yield chunk
 
-    def _line(self, deadline: Deadline) -> str:
-        self._deadline = deadline
-        line = next(self._lines, None)
-        if line is None:
-            raise SessionLost(f"{self._host.name}: the task loader hung up")
-        return line
+    def _last_words(self) -> str:
+        """What the task loader wrote to its standard error, and how it ended."""
+        channel = self._channel
+        if channel is None:
+            return ""
+        channel.status_event.wait(_EXPLANATION_S)  # the status comes after the end of the output
+        words = channel.recv_stderr(4096).decode(errors="replace") if channel.recv_stderr_ready() else ""
+        ended = f"exit status {channel.exit_status}" if channel.exit_status >= 0 else ""
+        return "\n".join(part for part in (words.rstrip(), ended) if part)
 
-    def _channel_to(self, deadline: Deadline) -> paramiko.Channel:
-        if self._reason is not None:
-            raise self._reason
-        if self._channel is None:
-            raise SessionLost(f"{self._host.name}: the session is closed", next_step="open a new session")
-        # A timeout of zero would mean "do not block".
-        self._channel.settimeout(max(0.001, deadline.remaining_s))
-        return self._channel
+    def _upload_all(self, taskset: TaskSet) -> dict[str, str]:
+        """Path here -> path in the guest, where every executable of the set is when this returns."""
+        uploads = {}
+        for path in sorted(
+            {str(t.workload_args["path"]) for t in taskset.tasks if t.workload == "executable"}
+        ):
+            try:
+                content = Path(path).read_bytes()
+            except (OSError, ValueError) as exc:  # ValueError: a path with a null byte
+                raise TaskSetError(
+                    f"the workload executable {path} cannot be read: {exc}",
+                    next_step="correct workload_args.path",
+                ) from exc
+            uploads[path] = f"{UPLOAD_FOLDER}/{hashlib.sha256(content).hexdigest()[:16]}"
+            if uploads[path] not in self._uploaded:
+                self._upload(content, uploads[path])
+                self._uploaded.add(uploads[path])
+        return uploads
 
-    def _upload_all(self, taskset: TaskSet, deadline: Deadline) -> dict[str, str]:
-        paths = {str(t.workload_args["path"]) for t in taskset.tasks if t.workload == "executable"}
-        return {path: self._upload(path, deadline) for path in sorted(paths)}
-
-    def _upload(self, path: str, deadline: Deadline) -> str:
-        try:
-            content = Path(path).read_bytes()
-        except OSError as exc:
-            raise TaskSetError(
-                f"the workload executable {path} cannot be read: {exc.strerror}",
-                next_step="correct workload_args.path",
-            ) from exc
-        remote = f"{UPLOAD_FOLDER}/{hashlib.sha256(content).hexdigest()[:16]}"
-        if path not in self._uploaded or self._uploaded[path] != remote:
-            self._send_file(content, remote, deadline)
-            self._uploaded[path] = remote
-        return remote
-
-    def _send_file(self, content: bytes, remote: str, deadline: Deadline) -> None:
-        if self._connection is None:
-            raise SessionLost(f"{self._host.name}: the session is closed", next_step="open a new session")
+    def _upload(self, content: bytes, remote: str) -> None:
+        assert self._connection is not None  # noqa: S101 - `start` has asked for the channel
         channel = self._connection.create_session()
         try:
-            channel.settimeout(max(0.001, deadline.remaining_s))
+            part = f"{remote}.part"
             # Names are ours (hex digits): nothing of the user's reaches the shell.
             channel.exec_command(
-                f"mkdir -p {UPLOAD_FOLDER} && cat > {remote}.part && chmod 755 {remote}.part && mv {remote}.part {remote}"
+                f"mkdir -p {UPLOAD_FOLDER} && cat > {part} && chmod 755 {part} && mv {part} {remote}"
+                f" || {{ rm -f {part}; exit 1; }}"
             )
-            channel.sendall(content)
-            channel.shutdown_write()
-            if not channel.status_event.wait(deadline.remaining_s):
-                raise TimeoutError
-            if channel.exit_status != 0:
+            with suppress(OSError):  # it may have given up for want of room: its exit status says so
+                channel.sendall(content)
+                channel.shutdown_write()
+            status = channel.recv_exit_status()
+            if status > 0:
                 raise TaskSetError(
                     f"the guest could not store the workload executable ({len(content)} bytes)",
                     evidence=channel.recv_stderr(4096).decode(errors="replace"),
                     next_step="give the machines more memory (machines.qemu.memory_mib)",
                 )
+            if status < 0:
+                raise SessionLost(f"{self._host.name}: the connection broke while an executable was uploaded")
         finally:
             channel.close()
 
     @contextmanager
+    def _bounded(self, doing: str, deadline: Deadline) -> Iterator[None]:
+        """As `_translated`, for calls of the libraries that take no timeout, or start it anew with each byte."""
+        watchdog = threading.Timer(deadline.remaining_s, self._give_up, (doing, deadline))
+        with self._translated(doing):
+            watchdog.start()
+            try:
+                yield
+            finally:
+                watchdog.cancel()
+                watchdog.join()
+
+    @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        """Turn what the libraries raise into our errors; an `abort` explains whatever came after it."""
+        """Turn what the libraries raise into our errors, and either into the reason of an abort."""
         try:
             yield
-        except RunnerError:
-            if self._reason is not None:
-                raise self._reason from None
-            raise
         except LIBRARY_ERRORS as exc:
-            if self._reason is not None:
-                raise self._reason from exc
-            raise translate(exc, f"{self._host.name}: {doing}") from exc
+            raise self._explained(translate(exc, f"{self._host.name}: {doing}")) from exc
+        except InfrastructureError as exc:
+            reason = self._explained(exc)
+            if reason is exc:
+                raise
+            raise reason from exc
+
+    def _give_up(self, doing: str, deadline: Deadline) -> None:
+        self.abort(
+            SessionLost(
+                f"{self._host.name}: {doing}: no answer within {deadline.budget_s:g} s",
+                next_step="see what the guest is doing: its console's log",
+            )
+        )
+
+    def _explained(self, error: InfrastructureError) -> RunnerError:
+        """The reason behind an error, for which it waits a moment; the error itself where nobody knows one."""
+        self._aborted.wait(_EXPLANATION_S)
+        return self._reason or error
 
 
-#: Everything that Fabric, paramiko and the sockets below them raise for reasons outside this program.
-LIBRARY_ERRORS = (paramiko.SSHException, UnexpectedExit, OSError, EOFError)
-
-
-def translate(exc: BaseException, doing: str) -> RunnerError:
+def translate(exc: BaseException, doing: str) -> InfrastructureError:
     """Our error for one of `LIBRARY_ERRORS`, most specific first."""
     if isinstance(exc, paramiko.BadHostKeyException):
         return SessionLost(f"{doing}: the guest shows another host key than its image has", evidence=str(exc))
@@ -222,8 +321,21 @@ def translate(exc: BaseException, doing: str) -> RunnerError:
     return SessionLost(f"{doing}: {type(exc).__name__}: {exc}")
 
 
-def _connect(address: tuple[str, int], credentials: SshCredentials, deadline: Deadline) -> fabric.Connection:
-    budget_s = max(0.001, deadline.remaining_s)
+def _refused(host: str, taskset: TaskSet, refusal: wire.Refusal) -> RunnerError:
+    """Whose fault it is that the task loader answered with an error."""
+    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {refusal.detail}"
+    if refusal.code in _TASKSET_CODES:
+        return TaskSetError(f"the task loader refused {said}")
+    if refusal.code in _GUEST_CODES:
+        return InfrastructureError(f"{host}: the guest could not set up {said}")
+    return ProtocolError(f"{host}: the task loader did not understand {said}")
+
+
+def _connection(
+    address: tuple[str, int], credentials: SshCredentials, connected: socket.socket, deadline: Deadline
+) -> fabric.Connection:
+    """A connection that is still to be opened, over a socket that is already."""
+    budget_s = deadline.remaining_s
     host, port = address
     try:
         key = paramiko.Ed25519Key.from_private_key_file(str(credentials.client_key))
@@ -239,12 +351,15 @@ def _connect(address: tuple[str, int], credentials: SshCredentials, deadline: De
         host,
         user=credentials.user,
         port=port,
-        config=fabric.Config(overrides={"load_ssh_configs": False}),
-        connect_timeout=budget_s,
+        # Lazy: what the user's own files say about SSH and Fabric has no say here.
+        config=fabric.Config(overrides={"load_ssh_configs": False}, lazy=True),
         connect_kwargs={
+            "sock": connected,
             "pkey": key,
             "allow_agent": False,
             "look_for_keys": False,
+            # Fabric would cut `connect_timeout` to whole seconds.
+            "timeout": budget_s,
             "banner_timeout": budget_s,
             "auth_timeout": budget_s,
             "channel_timeout": budget_s,
@@ -254,5 +369,4 @@ def _connect(address: tuple[str, int], credentials: SshCredentials, deadline: De
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     entry = host if port == 22 else f"[{host}]:{port}"
     connection.client.get_host_keys().add(entry, name, host_key)
-    connection.open()
     return connection

@@ -126,3 +126,26 @@ def test_kills_that_meet_the_end_of_a_job(loader: TaskLoader, overrun: str) -> N
         assert [job["job"] for job in outcome.of_task(task)] == list(range(1200))
     assert "EXIT_CRITICAL" in outcome.exits(0)
     assert int(outcome.end["t_ns"]) <= 120 * MS + SLACK_NS
+
+
+def test_a_set_that_is_over_but_not_yet_reported_at_its_end_was_not_cut(loader: TaskLoader) -> None:
+    """Nobody reads, so the reports wait: the stop finds tasks that the reporter knows nothing of, and nothing to stop."""
+    loader.begin([periodic(0, 4000, 1, period_ns=MS // 10)], stop_ns=1500 * MS)
+    time.sleep(1.7)
+    outcome = loader.finish()
+    assert outcome.exits(0) == ["EXIT"] * 4000
+    assert outcome.end["reason"] == "completed"
+
+
+def test_a_set_whose_last_job_still_runs_at_its_end_was_cut(loader: TaskLoader) -> None:
+    """However little was missing: no release was cut off here, only a job."""
+    tasks = [periodic(0, 1, 10, workload="hey"), periodic(1, 1, 40, workload="idle")]
+    outcome = loader.run(tasks, stop_ns=40 * MS)
+    assert outcome.exits(1) == ["EXIT_EXTERNAL"]
+    assert outcome.end["reason"] == "stopped"
+
+
+def test_a_set_whose_last_release_is_cut_off_was_cut(loader: TaskLoader) -> None:
+    outcome = loader.run([periodic(0, 3, 20, workload="hey")], stop_ns=40 * MS)
+    assert outcome.exits(0) == ["EXIT"] * 2
+    assert outcome.end["reason"] == "stopped"
