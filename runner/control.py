@@ -9,6 +9,8 @@ import yaml
 from runner.errors import UsageError
 from runner.fleet import RunState
 
+# The file as it is written has some 600; whatever is much longer is another file by mistake, and slow to parse.
+MAX_CHARS = 4_000
 _STATES = ", ".join(state.value for state in RunState)
 
 
@@ -48,19 +50,16 @@ def parse(text: str, limit: int) -> Control:
     Raises:
         UsageError: when the text is no mapping of exactly `machines` and `state` with values in range; `where` is the line.
     """
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark is not None else ""
-        raise _refusal(f"no valid YAML: {getattr(exc, 'problem', None) or exc}", line) from exc
+    root = _composed(text)
     if not isinstance(root, yaml.MappingNode):
         raise _refusal("empty, or no list of `key: value`", "line 1")
     values: dict[str, tuple[str, str]] = {}
     for key, value in root.value:
         line = f"line {key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise _refusal("no key but something nested; the keys are machines and state", line)
         if key.value not in ("machines", "state"):
-            raise _refusal(f"an unknown key {key.value!r}; the keys are machines and state", line)
+            raise _refusal(f"an unknown key {key.value[:40]!r}; the keys are machines and state", line)
         if key.value in values:
             raise _refusal(f"{key.value} stands there twice", line)
         if not isinstance(value, yaml.ScalarNode):
@@ -70,6 +69,22 @@ def parse(text: str, limit: int) -> Control:
         if name not in values:
             raise _refusal(f"{name} is missing", f"line {text.count(chr(10)) + 1}")
     return Control(_machines(*values["machines"], limit), _state(*values["state"]))
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """The text as YAML nodes: nothing is constructed, so no tag can act and no alias can expand."""
+    if len(text) > MAX_CHARS:
+        raise _refusal(f"{len(text)} characters, more than {MAX_CHARS}", "line 1")
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line if exc.problem_mark is not None else 0
+        raise _refusal(f"no valid YAML: {exc.problem}", f"line {line + 1}") from exc
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position)
+        raise _refusal(f"no valid YAML: the character {chr(exc.character)!r}", f"line {line + 1}") from exc
+    except RecursionError:
+        raise _refusal("no valid YAML: nested too deeply", "line 1") from None
 
 
 def _machines(text: str, line: str, limit: int) -> int:

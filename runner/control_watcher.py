@@ -21,14 +21,16 @@ _log = logging.getLogger("runner.control")
 class ControlWatcher:
     """Call `on_text` with the content of `path` whenever it has changed since this object was made; a context manager.
 
-    The folder is watched rather than the file, so that an editor which renames a new file over the old one is noticed too.
-    An empty or missing file is taken for the middle of a save. `on_text` is called from the watcher's own thread.
+    The folder is watched rather than the file, so that an editor which renames a new file over the old one is noticed too;
+    where it cannot be watched, the file is looked at twice a second. An empty or missing file is taken for the middle of a
+    save. `on_text` is called from the watcher's own thread; what it raises is logged, and the watch goes on.
     """
 
     def __init__(self, path: Path, on_text: Callable[[str], None]) -> None:
         self._path = path.resolve()
         self._text = path.read_text(encoding="utf-8")
         self._on_text = on_text
+        self._complaint = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="control-file")
 
@@ -43,18 +45,23 @@ class ControlWatcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        changes = watchfiles.watch(
-            self._path.parent,
-            watch_filter=lambda _, changed: Path(changed) == self._path,
-            debounce=SETTLE_MS,
-            step=SETTLE_MS,
-            rust_timeout=LOOK_AGAIN_MS,
-            yield_on_timeout=True,
-            stop_event=self._stop,
-            recursive=False,
-        )
-        for _ in changes:
-            self._read()
+        try:
+            changes = watchfiles.watch(
+                self._path.parent,
+                watch_filter=None,  # other files' changes are occasions to look again, too: the file is small
+                debounce=SETTLE_MS,
+                step=SETTLE_MS,
+                rust_timeout=LOOK_AGAIN_MS,
+                yield_on_timeout=True,
+                stop_event=self._stop,
+                recursive=False,
+            )
+            for _ in changes:
+                self._read()
+        except Exception as exc:  # noqa: BLE001 - no watch is left on this host, a name that is no text, …
+            _log.warning("%s cannot be watched, it is looked at twice a second: %s", self._path.parent, exc)
+            while not self._stop.wait(LOOK_AGAIN_MS / 1000):
+                self._read()
 
     def _read(self) -> None:
         try:
@@ -62,8 +69,14 @@ class ControlWatcher:
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as exc:
-            _log.error("the control file cannot be read: %s", exc)
+            if str(exc) != self._complaint:
+                self._complaint = str(exc)
+                _log.error("the control file cannot be read: %s", exc)
             return
+        self._complaint = ""
         if text.strip() and text != self._text:
             self._text = text
-            self._on_text(text)
+            try:
+                self._on_text(text)
+            except Exception as exc:  # noqa: BLE001 - the thread's top: the operator's next order must still be heard
+                _log.error("the control file could not be followed: %s", exc, exc_info=exc)

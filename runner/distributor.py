@@ -70,7 +70,9 @@ class Distributor:
         self._changed = threading.Condition(threading.RLock())
         self._machines: dict[str, Machine] = {}
         self._state = RunState.RUN
-        self._failed = 0
+        self._leaving: list[Machine] = []
+        # Of machines that are not replaced, since the operator spoke last.
+        self._failures: list[Exception] = []
         self._error: Exception | None = None
         self._closed = False
         self._dispatcher.__enter__()
@@ -123,7 +125,7 @@ class Distributor:
         with self._changed:
             self._refuse_if_closed("set_max_machine_value")
             self._max = self._checked(max_machine)
-            self._failed = 0
+            self._failures.clear()
             self._reconcile()
 
     def get_distributor_state(self) -> FleetState:
@@ -162,7 +164,8 @@ class Distributor:
                 _log.info("state: %s → %s", self._state.value, state.value)
             self._state = state
             if state is RunState.RUN:
-                self._failed, self._error = 0, None
+                self._failures.clear()
+                self._error = None
                 self._queue.release()
             else:
                 self._queue.hold()
@@ -197,9 +200,8 @@ class Distributor:
     def _at_rest(self) -> bool:
         if self._machines:
             return False
-        return (
-            self._error is not None or self._queue.drained or self._state in (RunState.DRAIN, RunState.KILL)
-        )
+        ended = self._closed or self._state in (RunState.DRAIN, RunState.KILL)
+        return ended or self._error is not None or self._queue.drained
 
     def close(self) -> None:
         """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
@@ -213,10 +215,14 @@ class Distributor:
             if self._machines:
                 self.kill_all_machines()
             self._closed = True
+            self._changed.notify_all()
             deadline = Deadline.after(CLOSE_TIMEOUT_S)
             while self._machines and not deadline.passed:
                 self._changed.wait(deadline.remaining_s)
             stuck = list(self._machines)
+            leaving = self._leaving
+        for machine in leaving:  # they have nothing more to do than to return
+            machine.join()
         self._dispatcher.close()
         if stuck:
             raise RunnerError(f"machines {', '.join(stuck)} did not end within {CLOSE_TIMEOUT_S:.0f} s")
@@ -243,6 +249,7 @@ class Distributor:
                 machine.kill()
         else:
             self._rescale(self._target())
+        self._changed.notify_all()
         self._tell()
 
     @property
@@ -252,7 +259,8 @@ class Distributor:
     def _target(self) -> int:
         if self._over:
             return 0
-        allowed = max(0, self._max - self._failed)
+        n_failed = len(self._failures) + sum(one.error is not None for one in self._machines.values())
+        allowed = max(0, self._max - n_failed)
         n_left = self._queue.n_left
         # A machine more than there are task sets would boot for nothing.
         return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
@@ -280,24 +288,36 @@ class Distributor:
             on_change=self._tell,
             on_end=self._ended,
         )
-        self._machines[name] = machine
         machine.start()
+        self._machines[name] = machine  # it cannot have ended yet: that takes the lock
         return name
 
     def _ended(self, machine: Machine) -> None:
         with self._changed:
             del self._machines[machine.name]
-            if machine.error is not None:
-                self._take_failure(machine, machine.error)
-            self._reconcile()
-            self._changed.notify_all()
+            self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
+            try:
+                error = self._queue.error or machine.error
+                if error is not None:
+                    self._take_failure(machine, error)
+                self._reconcile()
+                if self._failures and not (self._machines or self._at_rest):
+                    self._give_up(self._failures[-1])  # nobody is left, and nobody will come
+            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
+                self._give_up(exc)
+
+    def _give_up(self, error: Exception) -> None:
+        """The whole fleet ends; `wait()` raises the first reason."""
+        self._error = self._error or error
+        self._queue.hold()
+        self._changed.notify_all()
 
     def _take_failure(self, machine: Machine, error: Exception) -> None:
         """One machine less; when it was a bug, or nobody is left, the whole fleet gives up."""
-        self._failed += 1
-        if not isinstance(error, RunnerError) or isinstance(error, UsageError) or not self._machines:
-            self._error = self._error or error
-            self._queue.hold()
+        self._failures.append(error)
+        fatal = not isinstance(error, RunnerError) or isinstance(error, UsageError)
+        if fatal or self._queue.error is not None or not self._machines:
+            self._give_up(error)
             return
         _log.error(
             "%s is not replaced: %d machines go on; set the number of machines again to retry",
@@ -310,13 +330,11 @@ class Distributor:
         if not monitor.required:
             return
         with self._changed:
-            if self._error is None and isinstance(error, Exception):
-                self._error = error
-            self._queue.hold()
+            self._give_up(error if isinstance(error, Exception) else RuntimeError(f"{error!r}"))
             self._reconcile()
-            self._changed.notify_all()
 
     def _tell(self) -> None:
-        self._dispatcher.publish_fleet(self.get_distributor_state())
+        with self._changed:  # so that an older state is never told after a newer one
+            self._dispatcher.publish_fleet(self.get_distributor_state())
         if self._on_change is not None:
             self._on_change()

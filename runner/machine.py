@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from runner.deadline import Deadline
-from runner.errors import GuestDied, InfrastructureError, MachineKilled, RunnerError, TaskSetError
+from runner.errors import (
+    GuestDied,
+    InfrastructureError,
+    MachineKilled,
+    ProtocolError,
+    RunnerError,
+    TaskSetError,
+)
 from runner.events import EndEvent, JobEvent, JobRecord, Outcome, RefusedEvent, Run, RunResult, StartEvent
 from runner.fleet import MachineState, Phase
 from runner.hosts import AbstractHost
@@ -42,20 +49,11 @@ class MachineKind:
 
 @dataclass(frozen=True)
 class _Station:
-    """A host that is up, and the session to it."""
+    """A host that is up, the session to it, and what both say of themselves."""
 
     host: AbstractHost | None
     session: AbstractSession
-
-    @property
-    def facts(self) -> dict[str, str | int | float | None]:
-        """What host and session say of themselves, as columns of the `runs` table."""
-        facts: dict[str, str | int | float | None] = {"host_id": platform.node()}
-        if self.host is not None:
-            facts |= asdict(self.host.facts)
-            facts["guest_image_sha256"] = facts.pop("image_digest")
-            del facts["name"]
-        return {**facts, **self.session.facts}
+    facts: dict[str, str | int | float | None]
 
     def pause(self) -> None:
         """Stop an idle guest: its virtual time would race, and cost a core of this computer."""
@@ -106,6 +104,8 @@ class Machine(threading.Thread):
         self._host: AbstractHost | None = None
         self._session: AbstractSession | None = None
         self._parameters: tuple[Any, ...] = ()
+        # Starts in a row that came to nothing.
+        self._failures = 0
         #: Why the machine ended before its work was done; None if it did not.
         self.error: Exception | None = None
 
@@ -137,10 +137,11 @@ class Machine(threading.Thread):
         with self._lock:
             self._killed = self._killed or MachineKilled(f"machine {self.name} was killed by the operator")
             host, session = self._host, self._session
-        if host is not None:
-            host.kill()
+        # The session first: it should hear of the kill before it finds the line dead.
         if session is not None:
             session.abort(self._killed)
+        if host is not None:
+            host.kill()
         self._queue.wake()
 
     def run(self) -> None:
@@ -162,24 +163,27 @@ class Machine(threading.Thread):
         finally:
             with self._lock:
                 self._left = True
-            self._become(phase)
             self._log.removeHandler(handler)
             handler.close()
+            try:
+                self._become(phase)
+            except Exception as exc:  # noqa: BLE001 - a bug in `on_change`; the end must be told all the same
+                self.error = self.error or exc
             self._on_end(self)
 
     def _live(self) -> None:
-        failures = 0
         while self._wanted() and not self._queue.drained:
             try:
                 with self._station() as station:
-                    failures = 0
                     if self._serve(station):
                         return
             except InfrastructureError as exc:
-                failures += 1
-                if failures >= self._kind.policy.max_start_failures:
+                if self._killed is not None:  # whatever breaks now was broken by the kill
+                    raise self._killed from exc
+                self._failures += 1
+                if self._failures >= self._kind.policy.max_start_failures:
                     raise
-                self._log.warning("start %d of %s failed: %s", failures, self.name, exc)
+                self._log.warning("start %d of %s failed: %s", self._failures, self.name, exc)
             self._become(Phase.RECOVERING)
 
     def _wanted(self) -> bool:
@@ -212,7 +216,7 @@ class Machine(threading.Thread):
             if host is not None:
                 self._log.info("%s is up (%s, %.2f s)", self.name, host.facts.boot.value, host.facts.start_s)
             try:
-                yield _Station(host, session)
+                yield _Station(host, session, _facts(host, session))
             finally:
                 with self._lock:
                     self._host = self._session = None
@@ -223,7 +227,7 @@ class Machine(threading.Thread):
             lease = self._next_lease(station)
             if lease is None:
                 return True
-            self._become(Phase.RUNNING, lease.taskset.taskset_id)
+            self._failures = 0  # not before: a host that dies whenever it idles is of no use either
             if not self._measure(lease, station):
                 return False
             self._become(Phase.CLOSING if self._closing else Phase.IDLE)
@@ -240,35 +244,36 @@ class Machine(threading.Thread):
         if lease is not None:
             try:
                 station.resume()
-            except InfrastructureError as exc:
-                # The host died while it was idle: the set never ran, so it is not charged.
-                self._queue.give_back(lease, exc, charged=False)
+            except BaseException as exc:
+                # The host died or was killed while it was idle: the set never ran, so it is not charged.
+                self._queue.give_back(lease, InfrastructureError(f"no start: {exc}"), charged=False)
                 raise
         return lease
 
     def _measure(self, lease: Lease, station: _Station) -> bool:
         """One attempt at one task set. Returns whether the station is still good."""
         run = Run(taskset=lease.taskset, machine=self.name, attempt=lease.attempt, facts=station.facts)
-        channel = lease.job.channel
-        channel.start(run)
         started_s = time.monotonic()
         error: RunnerError = InfrastructureError("the machine's thread ended because of a bug")
         outcome = Outcome.INFRA_ERROR
         result: RunResult | None = None
         try:
+            self._become(Phase.RUNNING, lease.taskset.taskset_id)
+            lease.job.channel.start(run)
             result = self._execute(run, lease, station.session, started_s)
-        except MachineKilled as exc:
-            error, outcome = exc, Outcome.ABORTED
-            raise
-        except TaskSetError as exc:
-            error = exc
-            return True
-        except InfrastructureError as exc:
-            error, outcome = exc, Outcome.GUEST_CRASH if isinstance(exc, GuestDied) else Outcome.INFRA_ERROR
-            return False
+            lease.job.channel.finish(run, result)
+        except RunnerError as exc:
+            # Whatever breaks in a kill was broken by it, and says nothing about the set.
+            error = self._killed or exc
+            if isinstance(error, MachineKilled):
+                outcome = Outcome.ABORTED
+            elif isinstance(error, GuestDied):
+                outcome = Outcome.GUEST_CRASH
+            if isinstance(error, TaskSetError | InfrastructureError):
+                return isinstance(error, TaskSetError)
+            raise error from exc.__cause__
         finally:
             if result is not None:
-                channel.finish(run, result)
                 self._queue.done(lease)
             else:
                 self._give_back(lease, run, error, outcome, time.monotonic() - started_s)
@@ -279,13 +284,15 @@ class Machine(threading.Thread):
 
     def _give_back(self, lease: Lease, run: Run, error: RunnerError, outcome: Outcome, wall_s: float) -> None:
         channel = lease.job.channel
-        channel.stop(run, RunResult(outcome=outcome, wall_s=wall_s, error=str(error)))
-        # The monitors are told before the queue is: once it is drained, the run ends.
         charged = outcome is not Outcome.ABORTED
         bad = lease.queue.would_be_bad(lease, error, charged=charged)
-        if bad:
-            channel.bad(run, error)
-        self._queue.give_back(lease, error, charged=charged)
+        try:
+            # The monitors are told before the queue is: once it is drained, the run ends.
+            channel.stop(run, RunResult(outcome=outcome, wall_s=wall_s, error=str(error)))
+            if bad:
+                channel.bad(run, error)
+        finally:
+            self._queue.give_back(lease, error, charged=charged)
         taskset = lease.taskset
         self._log.log(
             logging.INFO if outcome is Outcome.ABORTED else logging.WARNING,
@@ -321,6 +328,8 @@ class Machine(threading.Thread):
                     end_ns = t_ns
                     if stopped and outcome is Outcome.COMPLETED:
                         outcome = Outcome.TIMEOUT
+        if end_ns is None:
+            raise ProtocolError(f"{type(session).__name__}.events() ended without an EndEvent")
         return RunResult(
             outcome=outcome,
             jobs=tuple(jobs),
@@ -332,3 +341,13 @@ class Machine(threading.Thread):
     def _become(self, phase: Phase, taskset_id: str | None = None) -> None:
         self._state = MachineState(self.name, phase, taskset_id, self._state.n_done)
         self._on_change()
+
+
+def _facts(host: AbstractHost | None, session: AbstractSession) -> dict[str, str | int | float | None]:
+    """Columns of the `runs` table."""
+    facts: dict[str, str | int | float | None] = {"host_id": platform.node()}
+    if host is not None:
+        facts |= asdict(host.facts)
+        facts["guest_image_sha256"] = facts.pop("image_digest")
+        del facts["name"]
+    return {**facts, **session.facts}

@@ -55,6 +55,8 @@ class TaskSetQueue:
         self.n_total = job.source.n_variants
         self.n_done = 0
         self.n_bad = 0
+        #: What the source raised; what else it would have yielded is not known then.
+        self.error: Exception | None = None
         self._variants = job.source.variants()
         self._n_drawn = 0
         self._exhausted = self.n_total == 0
@@ -105,7 +107,11 @@ class TaskSetQueue:
         if self._exhausted:
             return None
         self._exhausted = True  # unless the source has one more: also right when it raises
-        taskset = next(self._variants, None)
+        try:
+            taskset = next(self._variants, None)
+        except Exception as exc:
+            self.error = exc
+            raise
         if taskset is None:
             self.n_total = self._n_drawn
         else:
@@ -222,6 +228,11 @@ class JobQueue:
     def drained(self) -> bool:
         """Whether every set of every job is done or bad."""
         return all(queue.drained for queue in self._queues)
+
+    @property
+    def error(self) -> Exception | None:
+        """What the first source that failed raised."""
+        return next((queue.error for queue in self._queues if queue.error is not None), None)
 
     @property
     def n_left(self) -> int | None:

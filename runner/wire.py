@@ -25,6 +25,7 @@ MAX_LINE_BYTES = 4095
 START_DELAY_NS = 100_000_000
 _SAFE = "/+:="  # beside letters, digits and ".-_~"
 _JOB_FIELDS = 12
+_MAX_NUMBER = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +131,14 @@ class Decoder:
 
     Raises:
         ProtocolError: from `decode`: a malformed line, a message out of order, another set's message, a task or job
-            that does not exist, a job reported twice, or a count at the end that does not agree.
+            that does not exist, a job or task reported twice or not at all, or a count at the end that does not agree.
     """
 
     def __init__(self, taskset: TaskSet) -> None:
         self._taskset = taskset
-        self._n_jobs = 0
         self._reported = [0] * len(taskset.tasks)
+        self._refused: set[int] = set()
+        self._done: set[int] = set()
         self._started = False
         self.ended = False
 
@@ -147,16 +149,21 @@ class Decoder:
         message = decode(line)
         match message:
             case JobEvent(job):
-                if not self._started:
-                    raise _violation("a job before the start", line)
+                self._check_task(job.task_idx, line)
                 self._count(job, line)
             case StartEvent():
                 if self._started:
                     raise _violation("a second start", line)
+                self._check_id(line, "start", ("id", "t0_ns"))
                 self._started = True
-            case TaskDoneEvent(task_idx=idx) | RefusedEvent(task_idx=idx):
-                if idx >= len(self._taskset.tasks):
-                    raise _violation("a task that the set does not have", line)
+            case RefusedEvent(task_idx=idx):
+                self._check_task(idx, line, running=False)
+                if idx in self._refused:
+                    raise _violation("a second refusal of a task", line)
+                self._refused.add(idx)
+            case TaskDoneEvent(task_idx=idx):
+                self._check_task(idx, line)
+                self._done.add(idx)
             case EndEvent():
                 self._check_end(line)
                 self.ended = True
@@ -164,28 +171,42 @@ class Decoder:
                 raise _violation("a message that has no place while a set runs", line)
         return message
 
-    def _count(self, job: JobRecord, line: str) -> None:
-        if job.task_idx >= len(self._taskset.tasks):
+    def _check_task(self, task_idx: int, line: str, *, running: bool = True) -> None:
+        if task_idx >= len(self._taskset.tasks):
             raise _violation("a task that the set does not have", line)
+        if self._started is not running:
+            raise _violation(f"{'a task' if running else 'a refusal'} on the wrong side of the start", line)
+        if task_idx in self._done:
+            raise _violation("a task that was done already", line)
+
+    def _check_id(self, line: str, verb: str, keys: tuple[str, ...]) -> dict[str, str]:
+        fields = _fields(line, verb, keys)
+        if fields["id"] != self._taskset.taskset_id:
+            raise _violation(f"the {verb} of another task set", line)
+        return fields
+
+    def _count(self, job: JobRecord, line: str) -> None:
         task = self._taskset.tasks[job.task_idx]
         # A task's jobs come in the order of their releases, none left out.
         if job.job_idx != self._reported[job.task_idx] or job.job_idx >= task.n_jobs:
             raise _violation(f"job {job.job_idx} where job {self._reported[job.task_idx]} was due", line)
         if job.release_ns is not None and job.release_ns != task.release_ns(job.job_idx):
             raise _violation(f"a release at {job.release_ns} ns, due at {task.release_ns(job.job_idx)}", line)
+        if (job.exit_type is ExitType.NOT_SCHEDULED) is not (job.task_idx in self._refused):
+            raise _violation("a job that contradicts what was said of its task's admission", line)
         self._reported[job.task_idx] += 1
-        self._n_jobs += 1
 
     def _check_end(self, line: str) -> None:
-        fields = _fields(line, "end", ("id", "t_ns", "reason", "jobs", "lost"))
-        if fields["id"] != self._taskset.taskset_id:
-            raise _violation("the end of another task set", line)
+        fields = self._check_id(line, "end", ("id", "t_ns", "reason", "jobs", "lost"))
         if not self._started:
             raise _violation("an end before the start", line)
+        # A simulated set that is stopped leaves its tasks as they are; a guest's are all done then, too.
+        if fields["reason"] == "completed" and len(self._done) != len(self._taskset.tasks):
+            raise _violation(f"an end with {len(self._done)} of {len(self._taskset.tasks)} tasks done", line)
         if _number(fields["lost"], line) != 0:
             raise _violation("jobs were lost in the guest for want of room", line)
-        if _number(fields["jobs"], line) != self._n_jobs:
-            raise _violation(f"a count of jobs other than the {self._n_jobs} that arrived", line)
+        if _number(fields["jobs"], line) != sum(self._reported):
+            raise _violation(f"a count of jobs other than the {sum(self._reported)} that arrived", line)
 
 
 def decode(line: str) -> Message:
@@ -200,13 +221,15 @@ def decode(line: str) -> Message:
             return JobEvent(_job(line))
         case "task_done":
             fields = _fields(line, verb, ("task", "t_ns"))
-            return TaskDoneEvent(_number(fields["task"], line), _number(fields["t_ns"], line))
+            return TaskDoneEvent(_count(fields["task"], line), _number(fields["t_ns"], line))
         case "hello":
             fields = _fields(line, verb, ("version", "spin_ps", "cpus", "kernel", "realtime"))
             if fields["version"] != str(VERSION):
                 raise _violation(
                     f"protocol version {fields['version']}, not {VERSION}: image and runner differ", line
                 )
+            if fields["realtime"] not in ("0", "1"):
+                raise _violation("neither realtime=0 nor realtime=1", line)
             return Hello(
                 _number(fields["spin_ps"], line),
                 _number(fields["cpus"], line),
@@ -217,7 +240,7 @@ def decode(line: str) -> Message:
             return Accepted(_fields(line, verb, ("id",))["id"])
         case "refused":
             fields = _fields(line, verb, ("task", "errno", "name"))
-            return RefusedEvent(_number(fields["task"], line), _number(fields["errno"], line), fields["name"])
+            return RefusedEvent(_count(fields["task"], line), _number(fields["errno"], line), fields["name"])
         case "start":
             return StartEvent(_number(_fields(line, verb, ("id", "t0_ns"))["t0_ns"], line))
         case "end":
@@ -239,11 +262,14 @@ def _job(line: str) -> JobRecord:
         exit_type = ExitType(words[7])
     except ValueError:
         raise _violation("an unknown exit type", line) from None
-    numbers = [None if word == "-" else _number(word, line) for word in (*words[1:7], *words[8:])]
-    task_idx, job_idx, release_ns, start_ns, finish_ns, exec_ns, *rest = numbers
-    if task_idx is None or job_idx is None:
-        raise _violation("a job without its indices", line)
-    return JobRecord(task_idx, job_idx, release_ns, start_ns, finish_ns, exec_ns, exit_type, *rest)
+    task_idx, job_idx = _count(words[1], line), _count(words[2], line)
+    release_ns, start_ns, finish_ns, exit_code = (
+        None if word == "-" else _number(word, line) for word in (*words[3:6], words[8])
+    )
+    exec_ns, *counts = (None if word == "-" else _count(word, line) for word in (words[6], *words[9:]))
+    return JobRecord(
+        task_idx, job_idx, release_ns, start_ns, finish_ns, exec_ns, exit_type, exit_code, *counts
+    )
 
 
 def _fields(line: str, verb: str, keys: tuple[str, ...]) -> dict[str, str]:
@@ -259,10 +285,18 @@ def _fields(line: str, verb: str, keys: tuple[str, ...]) -> dict[str, str]:
 
 
 def _number(text: str, line: str) -> int:
-    # At most 19 digits: all that fits into 64 bits, and no way to make the runner chew on a huge number.
-    if len(text) > 20 or not (text.isascii() and text.removeprefix("-").isdigit()):
-        raise _violation(f"{text[:40]!r} is no number", line)
+    # The length first: no way to make the runner chew on a huge number.
+    fits = len(text) <= 20 and text.isascii() and text.removeprefix("-").isdigit()
+    if not fits or abs(int(text)) > _MAX_NUMBER:
+        raise _violation(f"{text[:40]!r}, which is no number of 64 bits", line)
     return int(text)
+
+
+def _count(text: str, line: str) -> int:
+    number = _number(text, line)
+    if number < 0:
+        raise _violation(f"{number} where nothing negative can be", line)
+    return number
 
 
 def _violation(what: str, line: str) -> ProtocolError:
@@ -280,13 +314,17 @@ def lines_of(chunks: Iterator[bytes]) -> Iterator[str]:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield _text(line)
-        if len(rest) > MAX_LINE_BYTES:
-            raise _violation(f"a line of more than {MAX_LINE_BYTES} bytes", _text(rest[:200]))
+        if len(rest) > MAX_LINE_BYTES:  # do not wait for its end: it may never come
+            _text(rest)
     if rest:
         raise _violation("a line that was cut off", _text(rest))
 
 
 def _text(line: bytes) -> str:
+    if len(line) > MAX_LINE_BYTES:
+        raise ProtocolError(
+            f"the task loader sent a line of more than {MAX_LINE_BYTES} bytes", evidence=repr(line[:80])
+        )
     try:
         return line.decode("ascii")
     except UnicodeDecodeError:

@@ -1,0 +1,270 @@
+"""Who may import whom, and the rules of the house that a linter does not know."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
+#: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
+RANKS = (
+    "errors deadline units durable exit_codes",
+    "model model.task model.taskset fleet specs paths control",
+    "events simulator simulator.admission simulator.simulation simulator.state"
+    " tasksets tasksets.examples tasksets.explicit tasksets.uunifast tasksets.written schema"
+    " qemu qemu.architectures qemu.command qemu.failure qemu.image config wire",
+    "hosts qemu.berth qemu.boot qemu.console_link qemu.emulator qemu.host qemu.killswitch qemu.probe qemu.process"
+    " qemu.qmp qemu.snapshot sessions sessions.base monitors monitors.base monitors.channel monitors.digest"
+    " monitors.dispatcher rows queue control_watcher status signals",
+    "sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",
+    "machine",
+    "kinds",
+    "distributor",
+    "terminal manifest run cli console __main__",
+    "",  # the package itself, which re-exports
+)
+RANK = {
+    f"runner.{name}".rstrip("."): rank for rank, names in enumerate(RANKS) for name in (names.split() or [""])
+}
+
+#: Libraries, and the only modules that may know them. Everything else comes through these.
+HOMES = {
+    "fabric": {"runner.sessions.ssh"},
+    "paramiko": {"runner.sessions.ssh"},
+    "invoke": set[str](),  # Fabric's lower half
+    "hydra": {"runner.config", "runner.cli"},
+    "omegaconf": {"runner.config", "runner.cli"},
+    "tqdm": {"runner.monitors.progress"},
+    "qemu": {"runner.qemu.qmp"},
+    "watchfiles": {"runner.control_watcher"},
+    "sqlite3": {"runner.monitors.sqlite"},
+    "host_setup": set[str](),  # makes hosts ready, in a process of its own
+    "tests": set[str](),
+}
+LINES_HARD = 400
+LINES_SOFT = 300
+#: Longer than they should be, and why they still are one module.
+LONG = {
+    "runner.machine": "the life of a host is one story",
+    "runner.distributor": "every method works under the one lock",
+    "runner.sessions.ssh": "the one home of Fabric and paramiko",
+    "runner.wire": "both directions of one protocol",
+}
+FUNCTION_LINES = 50
+#: Quantities whose unit must be part of the name.
+NEEDS_UNIT = re.compile(
+    r"(timeout|period|deadline|duration|delay|interval|offset|memory|wcet|runtime|budget|elapsed|age|took|size|rate)$"
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of one module."""
+
+    target: str
+    line: int
+    in_function: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file of the package, parsed."""
+
+    name: str
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    def imports(self) -> Iterator[Import]:
+        """Every import, with full names; those for the type checker only are left out."""
+        yield from self._imports_of(self.tree, in_function=False)
+
+    def _imports_of(self, node: ast.AST, *, in_function: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            match child:
+                case ast.Import(names):
+                    for alias in names:
+                        yield Import(alias.name, child.lineno, in_function)
+                case ast.ImportFrom(module, names, level):
+                    assert level == 0, f"{self.name}:{child.lineno}: relative import"
+                    for alias in names:
+                        yield Import(resolved(f"{module}.{alias.name}"), child.lineno, in_function)
+                case ast.If(test) if ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                    continue
+                case _:
+                    inside = in_function or isinstance(child, ast.FunctionDef | ast.Lambda)
+                    yield from self._imports_of(child, in_function=inside)
+
+
+@cache
+def modules(package: str = "runner") -> dict[str, Module]:
+    """All of a package, by full name."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = Module(name, path)
+    return found
+
+
+def resolved(name: str) -> str:
+    """`runner.model.Task` is a name of module `runner.model`; other packages count by their own names."""
+    while name.startswith("runner.") and name not in modules():
+        name = name.rpartition(".")[0]
+    return name
+
+
+every_module = pytest.mark.parametrize("module", modules().values(), ids=list(modules()))
+
+
+def test_every_module_has_its_rank() -> None:
+    listed = [name for names in RANKS for name in names.split()]
+    assert len(listed) == len(set(listed)), "a module stands twice in the table"
+    assert set(modules()) - set(RANK) == set(), "new modules: give each a place in RANKS"
+    assert set(RANK) - set(modules()) == set(), "modules that are gone: take them out of RANKS"
+
+
+@every_module
+def test_imports_point_down(module: Module) -> None:
+    upward = [
+        f"{module.path.name}:{one.line} imports {one.target}"
+        for one in module.imports()
+        if one.target.startswith("runner") and RANK[one.target] > RANK[module.name]
+    ]
+    assert not upward
+
+
+def test_imports_make_no_cycle() -> None:
+    graph = {
+        module.name: {one.target for one in module.imports() if one.target.startswith("runner")}
+        for module in modules().values()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        pytest.fail(" → ".join(exc.args[1]))
+
+
+@every_module
+def test_a_late_import_says_why(module: Module) -> None:
+    lines = ["", *module.text.splitlines()]
+    silent = [
+        f"{module.path.name}:{one.line}"
+        for one in module.imports()
+        if one.in_function and "# late import: " not in lines[one.line] + lines[one.line - 1]
+    ]
+    assert not silent
+
+
+@every_module
+def test_a_library_has_one_home(module: Module) -> None:
+    strays = [
+        f"{module.path.name}:{one.line} imports {one.target}"
+        for one in module.imports()
+        if module.name not in HOMES.get(one.target.partition(".")[0], {module.name})
+    ]
+    assert not strays
+
+
+def test_every_library_is_at_home() -> None:
+    """A home that nobody lives in any more goes out of the table."""
+    lived_in = {
+        (one.target.partition(".")[0], name) for name, module in modules().items() for one in module.imports()
+    }
+    empty = [
+        f"{library}: {home}"
+        for library, homes in HOMES.items()
+        for home in homes
+        if (library, home) not in lived_in
+    ]
+    assert empty == []
+
+
+@pytest.mark.parametrize("package", ["runner", "host_setup"])
+def test_modules_have_a_subject(package: str) -> None:
+    vague = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
+    assert not [name for name in modules(package) if name.rpartition(".")[2] in vague]
+    assert not [name for name, module in modules(package).items() if not ast.get_docstring(module.tree)]
+
+
+@pytest.mark.parametrize("package", ["runner", "host_setup"])
+def test_modules_can_be_read_in_one_go(package: str) -> None:
+    lengths = {name: module.text.count("\n") for name, module in modules(package).items()}
+    assert not {name: n for name, n in lengths.items() if n > LINES_HARD}
+    assert not {name: n for name, n in lengths.items() if n > LINES_SOFT and name not in LONG}
+    if package == "runner":
+        assert not {name for name in LONG if lengths[name] <= LINES_SOFT}, "short again: take it out of LONG"
+
+
+def n_lines(function: ast.FunctionDef) -> int:
+    """From `def` to the end, without the docstring: what one has to keep in mind."""
+    first, *_ = function.body
+    docstring = first if ast.get_docstring(function) else None
+    told = (docstring.end_lineno or 0) - docstring.lineno + 1 if docstring is not None else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - told
+
+
+@pytest.mark.parametrize("package", ["runner", "host_setup"])
+def test_functions_fit_on_a_screen(package: str) -> None:
+    long = [
+        f"{name}.{node.name}: {n_lines(node)} lines"
+        for name, module in modules(package).items()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef) and n_lines(node) > FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_quantities_carry_their_unit() -> None:
+    """`timeout_s`, `memory_mib`, `period_ns`: wherever a plain number is a field or a parameter."""
+    plain = {"int", "float", "int | None", "float | None"}
+    bare = []
+    for module in modules().values():
+        for node in ast.walk(module.tree):
+            match node:
+                case ast.AnnAssign(ast.Name(name), annotation) | ast.arg(name, ast.expr() as annotation):
+                    if ast.unparse(annotation) in plain and NEEDS_UNIT.search(name):
+                        bare.append(f"{module.path.name}:{node.lineno} {name}")
+    assert not bare
+
+
+@pytest.mark.parametrize("package", ["runner", "host_setup"])
+def test_nothing_lives_outside_its_owner(package: str) -> None:
+    """No state in modules, no daemon threads, no clean-up that the interpreter may forget."""
+    found = []
+    for module in modules(package).values():
+        for node in module.tree.body:
+            match node:
+                case ast.Assign([ast.Name(name)], ast.Call()) if (
+                    name not in ("_log", "_E") and not name.isupper()
+                ):
+                    found.append(f"{module.path.name}:{node.lineno} {name} is made at import")
+                case ast.Expr(ast.Call()):
+                    found.append(f"{module.path.name}:{node.lineno} works at import")
+        for inner in ast.walk(module.tree):
+            match inner:
+                case ast.FunctionDef(name="__del__"):
+                    found.append(f"{module.path.name}:{inner.lineno} __del__")
+                case ast.keyword("daemon", ast.Constant(True)):
+                    found.append(f"{module.path.name}:{inner.lineno} a daemon thread")
+                case ast.Global():
+                    found.append(f"{module.path.name}:{inner.lineno} global")
+        found += [
+            f"{module.path.name}:{one.line} atexit" for one in module.imports() if one.target == "atexit"
+        ]
+    assert not found

@@ -1,0 +1,134 @@
+"""Every file under `conf/` composes, becomes a plan, and is accepted by the run: nothing that ships is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config import CONF_FOLDER, register_schemas, to_plan
+from runner.errors import UsageError
+from runner.model import TaskSet
+from runner.run import check
+
+GROUPS = ("tasksets", "monitors", "machines", "experiment")
+#: Files that ask the user for something, and what they are given here.
+ASKED = {
+    "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
+    "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
+    "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
+}
+FILES = sorted(
+    str(path.relative_to(CONF_FOLDER).with_suffix(""))
+    for group in GROUPS
+    for path in (CONF_FOLDER / group).glob("*.yaml")
+)
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    """Hydra keeps its state in singletons: give each test its own."""
+    GlobalHydra.instance().clear()
+    store = dict(ConfigStore.instance().repo)
+    register_schemas()
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().repo.clear()
+    ConfigStore.instance().repo.update(store)
+
+
+def composed(tmp_path: Path, *overrides: str) -> DictConfig:
+    """As on the command line, but for the run folder, which Hydra only knows in a run."""
+    return compose("config", overrides=[f"run_folder={tmp_path}", *overrides])
+
+
+def override_for(name: str) -> str:
+    group, option = name.split("/")
+    return f"monitors=[{option}]" if group == "monitors" else f"{group}={option}"
+
+
+def test_every_file_belongs_to_a_group_that_is_tested() -> None:
+    folders = {path.relative_to(CONF_FOLDER).parts[0] for path in CONF_FOLDER.rglob("*.yaml")}
+    assert folders - {"config.yaml", "hydra"} == set(GROUPS)
+    assert set(ASKED) <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_accepted(tmp_path: Path, name: str) -> None:
+    config = composed(tmp_path, override_for(name), *ASKED.get(name, []))
+    plan = to_plan(config)
+    source, monitors, kind = check(plan)
+    first = next(iter(source.variants()))
+    assert isinstance(first, TaskSet)
+    assert len(monitors) == len(config.monitors) > 0
+    assert (kind.open_host is None) == (plan.qemu is None)
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_what_is_asked_for_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(to_plan(composed(tmp_path, override_for(name))))
+    key = ASKED[name][0].partition("=")[0]
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/")])
+def test_an_experiment_runs_what_it_is_named_for(tmp_path: Path, name: str) -> None:
+    """On guests and simulated alike; another machine or monitor can still be chosen beside it."""
+    config = composed(tmp_path, override_for(name), "machines=simulation", "monitors=[stdout]")
+    source, monitors, kind = check(to_plan(config))
+    names = [taskset.name for taskset in source.variants()]
+    assert source.n_variants == len(names) > 0
+    assert any(name.rpartition("/")[2] == one for one in names)
+    assert kind.open_host is None
+    assert [type(monitor).__name__ for monitor in monitors] == ["StdoutMonitor"]
+
+
+def test_the_default_is_what_it_promises(tmp_path: Path) -> None:
+    """20 random sets with utilizations from 0.5 to 1.0, on one guest with instruction-counted time."""
+    plan = to_plan(composed(tmp_path))
+    source, _, kind = check(plan)
+    targets = [taskset.provenance.utilization_target or 0.0 for taskset in source.variants()]
+    assert len(targets) == 20
+    assert (min(targets), max(targets)) == (0.5, 1.0)
+    assert plan.qemu is not None
+    assert (plan.count, plan.limit, plan.qemu.clock.value, plan.qemu.arch) == (1, 7, "icount", "arm64")
+    assert kind.open_host is not None
+
+
+def test_all_monitors_go_together(tmp_path: Path) -> None:
+    options = [name.partition("/")[2] for name in FILES if name.startswith("monitors/")]
+    _, monitors, _ = check(to_plan(composed(tmp_path, f"monitors=[{','.join(options)}]")))
+    assert len(monitors) == len(options)
+
+
+@pytest.mark.parametrize("path", sorted(CONF_FOLDER.rglob("*.yaml")), ids=str)
+def test_every_file_explains_itself(path: Path) -> None:
+    """Its first lines are a comment, before any key; and it is YAML of which nothing stands twice."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# "), "say in a comment what the file is for"
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.split("/")[0] in ("monitors", "machines")])
+def test_every_option_has_a_schema(name: str) -> None:
+    """A key that does not exist is refused by name, rather than ignored."""
+    defaults = yaml.safe_load((CONF_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert any(str(default).startswith("base_") for default in defaults)
+
+
+def test_the_composed_config_can_be_read_back(tmp_path: Path) -> None:
+    """What Hydra saves under `.hydra/` makes the same run again."""
+    config = composed(tmp_path, "machines=simulation")
+    again = OmegaConf.create(OmegaConf.to_yaml(config))
+    assert isinstance(again, DictConfig)
+    assert [one.taskset_id for one in check(to_plan(again))[0].variants()] == [
+        one.taskset_id for one in check(to_plan(config))[0].variants()
+    ]
