@@ -38,7 +38,8 @@ class Distributor:
 
     Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
     dies. After `close()` no machine, guest or thread of the fleet is left.
-    Threads: every method may be called from any thread.
+    Threads: every method may be called from any thread. The monitors' thread lives until `close()`: call it, or use `with`,
+    otherwise the interpreter waits for it at its end.
 
     Args:
         max_machine: How many machines at most, 0 … `machine_limit`.
@@ -122,11 +123,15 @@ class Distributor:
         Raises:
             UsageError: when the number is out of range; nothing is changed then.
         """
-        with self._changed:
-            self._refuse_if_closed("set_max_machine_value")
-            self._max = self._checked(max_machine)
-            self._failures.clear()
-            self._reconcile()
+        self._steer("set_max_machine_value", max_machine, None)
+
+    def steer(self, max_machine: int, state: RunState) -> None:
+        """Rescale and change the state in one step, as the control file asks for it.
+
+        Raises:
+            UsageError: when the number is out of range; nothing is changed then.
+        """
+        self._steer("steer", max_machine, state)
 
     def get_distributor_state(self) -> FleetState:
         """What the fleet is doing."""
@@ -143,33 +148,42 @@ class Distributor:
 
     def pause(self) -> None:
         """Start no further task set; those that run finish, the machines stay."""
-        self._set_state(RunState.PAUSE)
+        self._steer("pause", None, RunState.PAUSE)
 
     def resume(self) -> None:
         """Go on after `pause`, `shut_down_all_machines` or `kill_all_machines`."""
-        self._set_state(RunState.RUN)
+        self._steer("resume", None, RunState.RUN)
 
     def shut_down_all_machines(self) -> None:
         """Let every machine finish its task set and close; `resume()` starts machines again. Returns at once."""
-        self._set_state(RunState.DRAIN)
+        self._steer("shut_down_all_machines", None, RunState.DRAIN)
 
     def kill_all_machines(self) -> None:
         """End every machine now; their task sets go back to the queue. Returns at once; `resume()` starts over."""
-        self._set_state(RunState.KILL)
+        self._steer("kill_all_machines", None, RunState.KILL)
 
-    def _set_state(self, state: RunState) -> None:
+    def _steer(self, method: str, max_machine: int | None, state: RunState | None) -> None:
+        """Take over what the operator wants; None changes nothing. Whatever failed before gets another chance."""
         with self._changed:
-            self._refuse_if_closed(state.value)
-            if state is not self._state:
+            self._refuse_if_closed(method)
+            if max_machine is not None:
+                self._max = self._checked(max_machine)
+                self._failures.clear()
+            if state is not None and state is not self._state:
                 _log.info("state: %s → %s", self._state.value, state.value)
-            self._state = state
+            self._state = state or self._state
             if state is RunState.RUN:
                 self._failures.clear()
                 self._error = None
                 self._queue.release()
-            else:
+            elif state is not None:
                 self._queue.hold()
             self._reconcile()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called: nothing can be asked for any more."""
+        return self._closed
 
     def _refuse_if_closed(self, method: str) -> None:
         if self._closed:
@@ -320,9 +334,10 @@ class Distributor:
             self._give_up(error)
             return
         _log.error(
-            "%s is not replaced: %d machines go on; set the number of machines again to retry",
+            "%s is not replaced, %d machines go on (set the number of machines again to retry): %s",
             machine.name,
             len(self._machines),
+            error,
         )
 
     def _take_monitor_failure(self, monitor: AbstractMonitor, error: BaseException) -> None:

@@ -156,7 +156,7 @@ class Machine(threading.Thread):
             self._log.info("%s", exc)
         except RunnerError as exc:
             self.error, phase = exc, Phase.FAILED
-            self._log.error("machine %s gives up: %s", self.name, exc)
+            self._log.info("machine %s gives up: %s", self.name, exc)  # whoever reads `error` tells it
         except Exception as exc:  # noqa: BLE001 - the thread's top: the distributor raises it in the main thread
             self.error, phase = exc, Phase.FAILED
             self._log.exception("machine %s ends because of a bug", self.name)

@@ -208,7 +208,7 @@ class _Run:
                 # What a monitor could not write at the very end counts, too.
                 self._distributor.wait(timeout_s=0)
             except Exception as exc:
-                self._status.end(f"failed: {str(exc).splitlines()[0]}")
+                self._status.end(f"failed: {(str(exc) or repr(exc)).splitlines()[0]}")
                 raise
             code = _exit_code(final)
             self._status.end(_ENDED[code])
@@ -235,13 +235,8 @@ class _Run:
             return
         self._status.control(wanted)
         _log.info("control file: machines %d, state %s", wanted.machines, wanted.state.value)
-        self._distributor.set_max_machine_value(wanted.machines)
-        {
-            RunState.RUN: self._distributor.resume,
-            RunState.PAUSE: self._distributor.pause,
-            RunState.DRAIN: self._distributor.shut_down_all_machines,
-            RunState.KILL: self._distributor.kill_all_machines,
-        }[wanted.state]()
+        if not self._distributor.closed:  # a save in the last instant comes too late
+            self._distributor.steer(wanted.machines, wanted.state)
 
 
 _ENDED = {

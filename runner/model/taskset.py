@@ -34,7 +34,10 @@ class TaskSetSource(Protocol):
     """Whatever yields concrete task sets: a `TaskSet`, a generator of this package, a class of the user's."""
 
     def variants(self) -> Iterator[TaskSet]:
-        """Yield every concrete task set, lazily; may never end."""
+        """Yield every concrete task set, lazily; may never end.
+
+        Called by whichever machine wants the next set, while it holds the queue: must not call the Distributor.
+        """
         ...
 
     @property
