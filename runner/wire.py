@@ -200,8 +200,7 @@ class Decoder:
         fields = self._check_id(line, "end", ("id", "t_ns", "reason", "jobs", "lost"))
         if not self._started:
             raise _violation("an end before the start", line)
-        # A simulated set that is stopped leaves its tasks as they are; a guest's are all done then, too.
-        if fields["reason"] == "completed" and len(self._done) != len(self._taskset.tasks):
+        if len(self._done) != len(self._taskset.tasks):
             raise _violation(f"an end with {len(self._done)} of {len(self._taskset.tasks)} tasks done", line)
         if _number(fields["lost"], line) != 0:
             raise _violation("jobs were lost in the guest for want of room", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import settings
 
 # A busy computer is slow now and then; that is no finding about the code. Speed has its own programs, under benchmarks/.
-settings.register_profile("shared-computer", deadline=None)
-settings.load_profile("shared-computer")
+settings.register_profile("developer", deadline=None)
+# A change is judged by the same examples each time; developers' runs keep looking for new ones.
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 @pytest.fixture(autouse=True)

@@ -111,11 +111,13 @@ class Simulation:
 
     def _end_set(self, now: int) -> Iterator[Event]:
         """Kill whatever was released before `now` and is not finished."""
-        for task in self._tasks:
+        stopped = self._n_live > 0
+        for task in [task for task in self._tasks if task.live]:
             while task.live and task.release_ns < now:
                 yield _job(task, now, ExitType.EXIT_EXTERNAL)
                 task.next_job()
-        yield EndEvent(now, stopped=self._n_live > 0)
+            yield self._done(task, now)
+        yield EndEvent(now, stopped)
 
     def _done(self, task: TaskState, now: int) -> TaskDoneEvent:
         task.live = False
