@@ -44,11 +44,6 @@ class RunPaths:
         return self.folder / "distributor.log"
 
     @property
-    def results(self) -> Path:
-        """The data."""
-        return self.folder / "results.sqlite"
-
-    @property
     def machines(self) -> Path:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"

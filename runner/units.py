@@ -86,11 +86,3 @@ def parse_bytes(text: str | int, *, key: str = "size") -> int:
         UsageError: as `parse_ns`.
     """
     return _parse(text, _BYTES_PER_UNIT, key=key, example='"100M"', plain_unit="B")
-
-
-def format_ns(value_ns: int) -> str:
-    """A time in the largest unit that shows it with few digits: `28.5 ms`, `12 µs`."""
-    for unit, factor in (("s", NS_PER_S), ("ms", NS_PER_MS), ("µs", NS_PER_US)):
-        if abs(value_ns) >= factor:
-            return f"{value_ns / factor:.6g} {unit}"
-    return f"{value_ns} ns"

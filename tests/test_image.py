@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,12 +93,28 @@ def test_a_folder_where_a_file_should_be_is_refused(tmp_path):
         GuestImage.load(tmp_path / "image")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_key_is_refused(tmp_path):
-    make_image(tmp_path / "image")
-    (tmp_path / "image" / layout.CLIENT_KEY_NAME).chmod(0)
-    with pytest.raises(HostError, match="cannot be read: Permission denied"):
-        GuestImage.load(tmp_path / "image")
+@contextmanager
+def as_somebody_else():
+    """Root reads everything: be nobody for a while."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+
+
+def test_an_unreadable_key_is_refused():
+    # Not in tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        make_image(folder / "image")
+        (folder / "image" / layout.CLIENT_KEY_NAME).chmod(0)
+        with as_somebody_else(), pytest.raises(HostError, match="cannot be read: Permission denied"):
+            GuestImage.load(folder / "image")
 
 
 @pytest.mark.parametrize(

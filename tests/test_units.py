@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import UsageError
-from runner.units import MAX_TIME_NS, format_ns, parse_bytes, parse_ns
+from runner.units import MAX_TIME_NS, parse_bytes, parse_ns
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,3 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
     """No other error than ours, whatever the text."""
     with suppress(UsageError):
         assert isinstance(parse_ns(text), int)
-
-
-@pytest.mark.parametrize(
-    ("value_ns", "expected"),
-    [
-        (0, "0 ns"),
-        (999, "999 ns"),
-        (12_000, "12 µs"),
-        (28_500_000, "28.5 ms"),
-        (4_200_000_000, "4.2 s"),
-        (-1_500_000, "-1.5 ms"),
-    ],
-)
-def test_times_for_people(value_ns: int, expected: str) -> None:
-    assert format_ns(value_ns) == expected
-
-
-@given(st.integers(-(10**6), 10**6), st.sampled_from([1, 1000, 10**6, 10**9]))
-def test_what_is_shown_can_be_read_back(digits: int, unit: int) -> None:
-    """Up to the six digits that are shown."""
-    assert parse_ns(format_ns(digits * unit)) == pytest.approx(digits * unit, rel=1e-5)
