@@ -386,6 +386,7 @@ def test_warning_does_not_garble_the_progress_bar(own):
                 shown += part
         process.wait(30)
     os.close(ours)
-    assert b"0/5" in shown
+    # How often it was drawn before depends on how busy this computer is.
+    assert re.search(rb"task sets: .*[0-5]/5", shown)
     assert b"\r\x1b[2Kerror: monitor Grumpy failed" in shown
     assert b"Traceback" not in shown
