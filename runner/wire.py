@@ -1,4 +1,7 @@
-"""The task loader's protocol (`docs/task-loader.md`): task sets to lines, lines to events. Pure: no channel, no clock."""
+"""The task loader's protocol (`docs/task-loader.md`): task sets to lines, lines to messages. Pure: no channel, no clock.
+
+Which messages may follow which is the business of `runner.decoder`.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from runner.errors import ProtocolError, TaskSetError
-from runner.events import (
-    EndEvent,
-    Event,
-    ExitType,
-    JobEvent,
-    JobRecord,
-    RefusedEvent,
-    StartEvent,
-    TaskDoneEvent,
-)
+from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
+from runner.events import ExitType, JobEvent, JobRecord, RefusedEvent, TaskDoneEvent
 from runner.model import Policy, Task, TaskSet
 
-VERSION = 1
+VERSION = 2
 MAX_LINE_BYTES = 4095
 # How far ahead the start instant lies: long enough for every task to have settled into its first sleep.
 START_DELAY_NS = 100_000_000
 _SAFE = "/+:="  # beside letters, digits and ".-_~"
 _JOB_FIELDS = 12
 _MAX_NUMBER = (1 << 63) - 1
+#: Codes of `error` that speak of the task set, and that another guest would answer with, too.
+_TASKSET_CODES = frozenset({"bad_value", "capacity", "range", "unsupported"})
+#: Codes that speak of the guest's means.
+_GUEST_CODES = frozenset({"set_up", "throttling"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,34 @@ class Refusal:
     detail: str
 
 
-Message = Hello | Accepted | Refusal | Event
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to the ping of that token: the guest's monotonic clock read `t_ns`."""
+
+    token: str
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The set of that id starts at `t0_ns` of the guest's monotonic clock."""
+
+    taskset_id: str
+    t0_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The set of that id is over, with so many jobs reported, and so many lost for want of room in the guest."""
+
+    taskset_id: str
+    t_ns: int
+    stopped: bool
+    n_jobs: int
+    n_lost: int
+
+
+Message = Hello | Accepted | Refusal | Pong | Started | Ended | RefusedEvent | JobEvent | TaskDoneEvent
 
 
 def _value(value: int | str | None) -> str:
@@ -123,89 +148,9 @@ def encode(taskset: TaskSet, *, uploads: Mapping[str, str] | None = None) -> byt
     return ("\n".join([*lines, "run"]) + "\n").encode("ascii")
 
 
-class Decoder:
-    """The task loader's replies to one task set, checked for being whole.
-
-    Feed it line by line; `events()` of the session yields what comes back. It accepts what the protocol allows in the order
-    that the protocol allows, and nothing else.
-
-    Raises:
-        ProtocolError: from `decode`: a malformed line, a message out of order, another set's message, a task or job
-            that does not exist, a job or task reported twice or not at all, or a count at the end that does not agree.
-    """
-
-    def __init__(self, taskset: TaskSet) -> None:
-        self._taskset = taskset
-        self._reported = [0] * len(taskset.tasks)
-        self._refused: set[int] = set()
-        self._done: set[int] = set()
-        self._started = False
-        self.ended = False
-
-    def decode(self, line: str) -> Event:
-        """One line as an event."""
-        if self.ended:
-            raise _violation("a message after the end of its task set", line)
-        message = decode(line)
-        match message:
-            case JobEvent(job):
-                self._check_task(job.task_idx, line)
-                self._count(job, line)
-            case StartEvent():
-                if self._started:
-                    raise _violation("a second start", line)
-                self._check_id(line, "start", ("id", "t0_ns"))
-                self._started = True
-            case RefusedEvent(task_idx=idx):
-                self._check_task(idx, line, running=False)
-                if idx in self._refused:
-                    raise _violation("a second refusal of a task", line)
-                self._refused.add(idx)
-            case TaskDoneEvent(task_idx=idx):
-                self._check_task(idx, line)
-                self._done.add(idx)
-            case EndEvent():
-                self._check_end(line)
-                self.ended = True
-            case _:
-                raise _violation("a message that has no place while a set runs", line)
-        return message
-
-    def _check_task(self, task_idx: int, line: str, *, running: bool = True) -> None:
-        if task_idx >= len(self._taskset.tasks):
-            raise _violation("a task that the set does not have", line)
-        if self._started is not running:
-            raise _violation(f"{'a task' if running else 'a refusal'} on the wrong side of the start", line)
-        if task_idx in self._done:
-            raise _violation("a task that was done already", line)
-
-    def _check_id(self, line: str, verb: str, keys: tuple[str, ...]) -> dict[str, str]:
-        fields = _fields(line, verb, keys)
-        if fields["id"] != self._taskset.taskset_id:
-            raise _violation(f"the {verb} of another task set", line)
-        return fields
-
-    def _count(self, job: JobRecord, line: str) -> None:
-        task = self._taskset.tasks[job.task_idx]
-        # A task's jobs come in the order of their releases, none left out.
-        if job.job_idx != self._reported[job.task_idx] or job.job_idx >= task.n_jobs:
-            raise _violation(f"job {job.job_idx} where job {self._reported[job.task_idx]} was due", line)
-        if job.release_ns is not None and job.release_ns != task.release_ns(job.job_idx):
-            raise _violation(f"a release at {job.release_ns} ns, due at {task.release_ns(job.job_idx)}", line)
-        if (job.exit_type is ExitType.NOT_SCHEDULED) is not (job.task_idx in self._refused):
-            raise _violation("a job that contradicts what was said of its task's admission", line)
-        self._reported[job.task_idx] += 1
-
-    def _check_end(self, line: str) -> None:
-        fields = self._check_id(line, "end", ("id", "t_ns", "reason", "jobs", "lost"))
-        if not self._started:
-            raise _violation("an end before the start", line)
-        if len(self._done) != len(self._taskset.tasks):
-            raise _violation(f"an end with {len(self._done)} of {len(self._taskset.tasks)} tasks done", line)
-        if _number(fields["lost"], line) != 0:
-            raise _violation("jobs were lost in the guest for want of room", line)
-        if _number(fields["jobs"], line) != sum(self._reported):
-            raise _violation(f"a count of jobs other than the {sum(self._reported)} that arrived", line)
+def ping(token: str) -> bytes:
+    """The request for the guest's clock; the token (1–64 characters of `A-Za-z0-9_-`) comes back with it."""
+    return f"ping token={token}\n".encode("ascii")
 
 
 def decode(line: str) -> Message:
@@ -224,11 +169,11 @@ def decode(line: str) -> Message:
         case "hello":
             fields = _fields(line, verb, ("version", "spin_ps", "cpus", "kernel", "realtime"))
             if fields["version"] != str(VERSION):
-                raise _violation(
+                raise violation(
                     f"protocol version {fields['version']}, not {VERSION}: image and runner differ", line
                 )
             if fields["realtime"] not in ("0", "1"):
-                raise _violation("neither realtime=0 nor realtime=1", line)
+                raise violation("neither realtime=0 nor realtime=1", line)
             return Hello(
                 _number(fields["spin_ps"], line),
                 _number(fields["cpus"], line),
@@ -241,26 +186,31 @@ def decode(line: str) -> Message:
             fields = _fields(line, verb, ("task", "errno", "name"))
             return RefusedEvent(_count(fields["task"], line), _number(fields["errno"], line), fields["name"])
         case "start":
-            return StartEvent(_number(_fields(line, verb, ("id", "t0_ns"))["t0_ns"], line))
+            fields = _fields(line, verb, ("id", "t0_ns"))
+            return Started(fields["id"], _number(fields["t0_ns"], line))
         case "end":
             fields = _fields(line, verb, ("id", "t_ns", "reason", "jobs", "lost"))
             if fields["reason"] not in ("completed", "stopped"):
-                raise _violation("an unknown reason", line)
-            return EndEvent(_number(fields["t_ns"], line), fields["reason"] == "stopped")
+                raise violation("an unknown reason", line)
+            t_ns, jobs, lost = (_number(fields[key], line) for key in ("t_ns", "jobs", "lost"))
+            return Ended(fields["id"], t_ns, fields["reason"] == "stopped", jobs, lost)
+        case "pong":
+            fields = _fields(line, verb, ("token", "t_ns"))
+            return Pong(fields["token"], _number(fields["t_ns"], line))
         case "error":
             fields = _fields(line, verb, ("code", "detail"))
             return Refusal(fields["code"], unquote(fields["detail"]))
-    raise _violation("no message of the protocol", line)
+    raise violation("no message of the protocol", line)
 
 
 def _job(line: str) -> JobRecord:
     words = line.split(" ")
     if len(words) != _JOB_FIELDS + 1:
-        raise _violation(f"{len(words) - 1} fields instead of {_JOB_FIELDS}", line)
+        raise violation(f"{len(words) - 1} fields instead of {_JOB_FIELDS}", line)
     try:
         exit_type = ExitType(words[7])
     except ValueError:
-        raise _violation("an unknown exit type", line) from None
+        raise violation("an unknown exit type", line) from None
     task_idx, job_idx = _count(words[1], line), _count(words[2], line)
     release_ns, start_ns, finish_ns, exit_code = (
         None if word == "-" else _number(word, line) for word in (*words[3:6], words[8])
@@ -276,10 +226,10 @@ def _fields(line: str, verb: str, keys: tuple[str, ...]) -> dict[str, str]:
     for word in line.split(" ")[1:]:
         key, equals, value = word.partition("=")
         if not equals or key in fields:
-            raise _violation(f"{word!r} is no key=value, or stands twice", line)
+            raise violation(f"{word!r} is no key=value, or stands twice", line)
         fields[key] = value
     if tuple(fields) != keys and set(fields) != set(keys):
-        raise _violation(f"{verb} has the keys {', '.join(keys)}", line)
+        raise violation(f"{verb} has the keys {', '.join(keys)}", line)
     return fields
 
 
@@ -287,19 +237,30 @@ def _number(text: str, line: str) -> int:
     # The length first: no way to make the runner chew on a huge number.
     fits = len(text) <= 20 and text.isascii() and text.removeprefix("-").isdigit()
     if not fits or abs(int(text)) > _MAX_NUMBER:
-        raise _violation(f"{text[:40]!r}, which is no number of 64 bits", line)
+        raise violation(f"{text[:40]!r}, which is no number of 64 bits", line)
     return int(text)
 
 
 def _count(text: str, line: str) -> int:
     number = _number(text, line)
     if number < 0:
-        raise _violation(f"{number} where nothing negative can be", line)
+        raise violation(f"{number} where nothing negative can be", line)
     return number
 
 
-def _violation(what: str, line: str) -> ProtocolError:
+def violation(what: str, line: str) -> ProtocolError:
+    """The error that says what the task loader should not have sent."""
     return ProtocolError(f"the task loader sent {what}", evidence=line[:200])
+
+
+def refused(host: str, taskset: TaskSet, refusal: Refusal) -> RunnerError:
+    """Whose fault it is that the task loader of a host answered with an error: the set's, the guest's, or the protocol's."""
+    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {refusal.detail}"
+    if refusal.code in _TASKSET_CODES:
+        return TaskSetError(f"the task loader refused {said}")
+    if refusal.code in _GUEST_CODES:
+        return InfrastructureError(f"{host}: the guest could not set up {said}")
+    return ProtocolError(f"{host}: the task loader did not understand {said}")
 
 
 def lines_of(chunks: Iterator[bytes]) -> Iterator[str]:
@@ -316,7 +277,7 @@ def lines_of(chunks: Iterator[bytes]) -> Iterator[str]:
         if len(rest) > MAX_LINE_BYTES:  # do not wait for its end: it may never come
             _text(rest)
     if rest:
-        raise _violation("a line that was cut off", _text(rest))
+        raise violation("a line that was cut off", _text(rest))
 
 
 def _text(line: bytes) -> str:

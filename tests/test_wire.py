@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import ProtocolError, TaskSetError
+from runner.decoder import Decoder
+from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
 from runner.events import (
     EndEvent,
     Event,
@@ -24,7 +25,21 @@ from runner.events import (
 from runner.model import WORKLOADS, OverrunPolicy, Policy, Task, TaskSet
 from runner.simulator import Simulation
 from runner.units import NS_PER_MS
-from runner.wire import MAX_LINE_BYTES, Accepted, Decoder, Hello, Message, Refusal, decode, encode, lines_of
+from runner.wire import (
+    MAX_LINE_BYTES,
+    Accepted,
+    Ended,
+    Hello,
+    Message,
+    Pong,
+    Refusal,
+    Started,
+    decode,
+    encode,
+    lines_of,
+    ping,
+    refused,
+)
 from tests.strategies import small_tasksets, tasksets
 
 MS = NS_PER_MS
@@ -67,7 +82,7 @@ def test_a_request_to_the_letter() -> None:
         stop_ns=123,
     )
     assert encode(taskset, uploads={"/my/load": "/run/x~1"}).decode().splitlines() == [
-        f"taskset version=1 id={taskset.taskset_id} n_tasks=5 overrun=kill_and_skip admission_control=0"
+        f"taskset version=2 id={taskset.taskset_id} n_tasks=5 overrun=kill_and_skip admission_control=0"
         " start_delay_ns=100000000 stop_ns=123",
         "task idx=0 policy=fifo priority=98 period_ns=10000000 deadline_ns=9000000 offset_ns=5 n_jobs=7"
         " kill_after_start_ns=3000000 mem_limit_bytes=4096 cpus=21 dl_runtime_ns=- dl_deadline_ns=- dl_period_ns=-"
@@ -149,6 +164,10 @@ def test_arguments_that_are_too_long_are_refused() -> None:
         encode(TaskSet((task,)), uploads={"/x": "/y"})
 
 
+def test_a_ping_to_the_letter() -> None:
+    assert ping("a-1") == b"ping token=a-1\n"
+
+
 # In: one line
 
 
@@ -156,13 +175,13 @@ def test_arguments_that_are_too_long_are_refused() -> None:
     ("line", "message"),
     [
         (
-            "hello version=1 spin_ps=1234 cpus=2 kernel=6.1.0%2Drt realtime=1",
+            "hello version=2 spin_ps=1234 cpus=2 kernel=6.1.0%2Drt realtime=1",
             Hello(spin_ps=1234, cpus=2, kernel="6.1.0-rt", realtime=True),
         ),
-        ("hello version=1 spin_ps=1 cpus=1 kernel=x realtime=0", Hello(1, 1, "x", realtime=False)),
+        ("hello version=2 spin_ps=1 cpus=1 kernel=x realtime=0", Hello(1, 1, "x", realtime=False)),
         ("accepted id=abc", Accepted("abc")),
         ("refused task=2 errno=16 name=EBUSY", RefusedEvent(2, 16, "EBUSY")),
-        ("start id=abc t0_ns=5", StartEvent(5)),
+        ("start id=abc t0_ns=5", Started("abc", 5)),
         (
             "job 0 3 10 11 12 1 EXIT 0 4 1 0 1",
             JobEvent(JobRecord(0, 3, 10, 11, 12, 1, ExitType.EXIT, 0, 4, 1, 0, 1)),
@@ -172,8 +191,12 @@ def test_arguments_that_are_too_long_are_refused() -> None:
             JobEvent(JobRecord(1, 0, None, None, None, None, ExitType.NOT_SCHEDULED)),
         ),
         ("task_done task=1 t_ns=9", TaskDoneEvent(1, 9)),
-        ("end id=abc t_ns=9 reason=completed jobs=0 lost=0", EndEvent(9, stopped=False)),
-        ("end id=abc t_ns=9 reason=stopped jobs=0 lost=0", EndEvent(9, stopped=True)),
+        (
+            "end id=abc t_ns=9 reason=completed jobs=0 lost=0",
+            Ended("abc", 9, stopped=False, n_jobs=0, n_lost=0),
+        ),
+        ("end id=abc t_ns=9 reason=stopped jobs=8 lost=1", Ended("abc", 9, stopped=True, n_jobs=8, n_lost=1)),
+        ("pong token=a-1 t_ns=77", Pong("a-1", 77)),
         ("error code=busy detail=a%20set%20runs", Refusal("busy", "a set runs")),
     ],
 )
@@ -221,12 +244,14 @@ def test_each_message(line: str, message: Message) -> None:
         "refused task=-1 errno=1 name=EPERM",
         "end id=a t_ns=1 reason=tired jobs=0 lost=0",
         "end id=a t_ns=1 reason=completed jobs=0",
-        "hello version=2 spin_ps=1 cpus=1 kernel=x realtime=0",
-        "hello version=1 spin_ps=1 cpus=1 kernel=x realtime=2",
+        "hello version=3 spin_ps=1 cpus=1 kernel=x realtime=0",
+        "hello version=2 spin_ps=1 cpus=1 kernel=x realtime=2",
         "accepted",
         "accepted id",
         "error code=busy",
         "pong token=x",
+        "pong token=x t_ns=-",
+        "pong t_ns=1",
     ],
 )
 def test_what_is_no_message_is_refused(line: str) -> None:
@@ -398,12 +423,73 @@ def test_nothing_may_follow_the_end() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["accepted id=x", "error code=set_up detail=-", "hello version=1 spin_ps=1 cpus=1 kernel=x realtime=1"],
+    ["accepted id=x", "error code=set_up detail=-", "hello version=2 spin_ps=1 cpus=1 kernel=x realtime=1"],
 )
 def test_what_has_no_place_in_a_running_set_is_refused(line: str) -> None:
     decoder = Decoder(TaskSet((Task(period_ns=10 * MS, wcet_ns=MS),)))
     with pytest.raises(ProtocolError, match="no place while a set runs"):
         decoder.decode(line)
+
+
+@given(small_tasksets(), st.data())
+def test_jobs_may_come_all_at_once(taskset: TaskSet, data: st.DataObject) -> None:
+    """Some line by line, the rest of the task together: the same events, the same objections."""
+    events, lines = transcript(taskset)
+    decoder = Decoder(taskset)
+    singly = data.draw(st.integers(0, 3))
+    seen: list[Event] = []
+    for event, line in zip(events, lines, strict=True):
+        if isinstance(event, JobEvent) and event.job.job_idx >= singly:
+            continue
+        if isinstance(event, TaskDoneEvent):
+            rest = [e.job for e in events if isinstance(e, JobEvent) and e.job.task_idx == event.task_idx][
+                singly:
+            ]
+            seen += decoder.accept_jobs(event.task_idx, rest)
+        seen.append(decoder.decode(line))
+    assert decoder.ended
+    for idx in range(len(taskset.tasks)):
+        assert of_task(seen, idx) == of_task(events, idx)
+
+
+@pytest.mark.parametrize(
+    ("job_idx", "release_ns", "exit_type", "message"),
+    [
+        (2, 10 * MS, ExitType.EXIT, "job 2 where job 1 was due"),
+        (1, 11 * MS, ExitType.EXIT, "a release at 11000000 ns, due at 10000000"),
+        (1, None, ExitType.NOT_SCHEDULED, "contradicts"),
+    ],
+)
+def test_a_wrong_job_among_many_is_noticed(
+    job_idx: int, release_ns: int | None, exit_type: ExitType, message: str
+) -> None:
+    taskset = TaskSet((Task(period_ns=10 * MS, wcet_ns=MS, n_jobs=3),))
+    jobs = [event.job for event in Simulation(taskset).events() if isinstance(event, JobEvent)]
+    jobs[1] = JobRecord(0, job_idx, release_ns, None, None, None, exit_type)
+    decoder = Decoder(taskset)
+    decoder.accept(Started(taskset.taskset_id, 0), "start")
+    with pytest.raises(ProtocolError, match=message):
+        list(decoder.accept_jobs(0, jobs))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        ("bad_value", TaskSetError, "the task loader refused task set 'mine'"),
+        ("range", TaskSetError, "refused"),
+        ("unsupported", TaskSetError, "refused"),
+        ("capacity", TaskSetError, "refused"),
+        ("set_up", InfrastructureError, "qemu7: the guest could not set up"),
+        ("throttling", InfrastructureError, "qemu7"),
+        ("mailbox", ProtocolError, "qemu7: the task loader did not understand"),
+        ("syntax", ProtocolError, "did not understand"),
+        ("of tomorrow", ProtocolError, "of tomorrow: no"),
+    ],
+)
+def test_an_error_is_somebodys_fault(code: str, kind: type[RunnerError], text: str) -> None:
+    error = refused("qemu7", TaskSet((Task(period_ns=MS, wcet_ns=1),), name="mine"), Refusal(code, "no"))
+    assert type(error) is kind
+    assert text in error.what
 
 
 # In: bytes
