@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
 
 from runner.model import TaskSet
 
-SCHEMA_VERSION = 1
+_TABLE_LINE = "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s"  # a change makes every digest another one
 
 
 class ExitType(StrEnum):
@@ -45,8 +48,7 @@ KILLED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(NamedTuple):
     """One release of a task and what became of it; times in ns after the set's start instant, None where unknown.
 
     Attributes:
@@ -169,14 +171,50 @@ class Outcome(StrEnum):
     GUEST_CRASH = "guest_crash"
     #: Anything else of the infrastructure failed.
     INFRA_ERROR = "infra_error"
+    #: The host disturbed it beyond the limits, so it is tried again.
+    DISTURBED = "disturbed"
 
 
 VALID_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.TIMEOUT, Outcome.REJECTED})
 
 
-def _new_run_id() -> str:
-    """Unique, and growing with time: tables keyed by it are appended to, not inserted into."""
-    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+class Validity(StrEnum):
+    """How far a valid result is the task set's own doing, and nothing else's."""
+
+    #: Bit-repeatable mode: whoever measures the same identity gets the same table.
+    EXACT = "exact"
+    #: The host's clock ruled, and the host stayed within the limits.
+    UNDISTURBED = "undisturbed"
+    #: The host's clock ruled, and the host went beyond the limits in every attempt that it was given.
+    DISTURBED = "disturbed"
+    #: Simulated: computed from the task set alone.
+    COMPUTED = "computed"
+
+
+#: Results that a second measurement could only repeat.
+REPEATABLE = frozenset({Validity.EXACT, Validity.COMPUTED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disturbance:
+    """What the host did to an attempt while the host's clock ruled; None where it could not be told.
+
+    Attributes:
+        steal_ns: CPU time that a hypervisor below took from the host.
+        sched_delay_ns: How long QEMU's threads waited for a CPU, in sum.
+        clock_drift_ns: By how much the guest's clock ran ahead of the host's (negative: behind).
+    """
+
+    steal_ns: int | None = None
+    sched_delay_ns: int | None = None
+    clock_drift_ns: int | None = None
+
+
+def _run_id(identity: str | None, repetition: int, attempt: int) -> str:
+    if identity is None:
+        # Unique, and growing with time: tables keyed by it are appended to, not inserted into.
+        return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+    return hashlib.sha256(f"{identity}/{repetition}/{attempt}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +225,26 @@ class Run:
         taskset: What runs.
         machine: Name of the machine, `qemu1`.
         attempt: 1 for the first try.
+        repetition: 1 … n where each set is to be measured n times.
+        position: 1 for the first set that the guest runs since its snapshot; later ones feel what ran before.
+        identity: `runner.identity.measurement_identity`; None where a measurement would not repeat.
         facts: What the host says of itself: column of the `runs` table -> value.
+        run_id: Unique unless given; with an identity, the same in every run for the same identity, repetition and attempt.
     """
 
     taskset: TaskSet
     machine: str
     attempt: int = 1
+    repetition: int = 1
+    position: int = 1
+    identity: str | None = None
     facts: Mapping[str, str | int | float | None] = field(default_factory=dict)
-    run_id: str = field(default_factory=_new_run_id)
+    run_id: str = ""
     started_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if not self.run_id:
+            object.__setattr__(self, "run_id", _run_id(self.identity, self.repetition, self.attempt))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +258,9 @@ class RunResult:
         end_ns: When the set was over, after the start instant.
         wall_s: Real seconds from request to end.
         error: What failed, as shown to people; empty for a valid outcome.
+        validity: How far it is the task set's own doing; None where nobody judged it.
+        disturbance: What the host did to it; None unless the host's clock ruled.
+        reused_from: Where the result was taken from instead of being measured: `RUN_ID in PATH`; None if it was measured.
     """
 
     outcome: Outcome
@@ -217,6 +269,20 @@ class RunResult:
     end_ns: int | None = None
     wall_s: float = 0.0
     error: str = ""
+    validity: Validity | None = None
+    disturbance: Disturbance | None = None
+    reused_from: str | None = None
+
+    @cached_property
+    def table_sha256(self) -> str | None:
+        """Digest of the job table, whatever order the jobs were reported in; None unless the outcome is valid.
+
+        Of each job a line with its fields, separated by commas, `None` where one is not known; the lines sorted as text.
+        """
+        if self.outcome not in VALID_OUTCOMES:
+            return None
+        lines = sorted([_TABLE_LINE % job for job in self.jobs])
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def n_missed(self, taskset: TaskSet) -> int:
         """Jobs that are known to have missed their deadline."""

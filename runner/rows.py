@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.events import (
     VALID_OUTCOMES,
+    Disturbance,
     EndEvent,
     Event,
     ExitType,
@@ -23,6 +24,7 @@ from runner.schema import FACTS
 
 Row = tuple[Any, ...]
 _INT64_MAX = (1 << 63) - 1
+_EXIT_TEXTS = {exit_type: exit_type.value for exit_type in ExitType}
 
 
 def taskset_row(taskset: TaskSet) -> Row:
@@ -85,11 +87,14 @@ def run_row(run: Run, result: RunResult) -> Row:
     valid = result.outcome in VALID_OUTCOMES
     columns = [column.name for column in FACTS]
     schedulable = result.schedulable(taskset) if valid else None
+    disturbance = result.disturbance or Disturbance()
     return (
         run.run_id,
         taskset.taskset_id,
         run.machine,
+        run.repetition,
         run.attempt,
+        run.position,
         result.outcome.value,
         "+".join(sorted({task.policy.value for task in taskset.tasks})),
         taskset.overrun_policy.value,
@@ -104,42 +109,49 @@ def run_row(run: Run, result: RunResult) -> Row:
         None if schedulable is None else int(schedulable),
         # A console's last words may hold bytes that are no text.
         result.error.encode("utf-8", "replace").decode() or None,
+        run.identity,
+        result.table_sha256,
+        None if result.validity is None else result.validity.value,
+        disturbance.steal_ns,
+        disturbance.sched_delay_ns,
+        disturbance.clock_drift_ns,
+        result.reused_from,
     )
 
 
 def job_rows(run: Run, jobs: Iterable[JobRecord]) -> Iterator[Row]:
     """The rows of a valid attempt in `jobs`. Response time and what follows from it exist for finished jobs only."""
+    # There may be 10^6 jobs: what costs a call is asked once per task, or for the few that did not finish by themselves.
     run_id, taskset = run.run_id, run.taskset
-    deadlines_ns = [task.relative_deadline_ns for task in taskset.tasks]  # asked once: there may be 10^6 jobs
+    deadlines_ns = [task.relative_deadline_ns for task in taskset.tasks]
     for job in jobs:
-        release_ns, start_ns, finish_ns = job.release_ns, job.start_ns, job.finish_ns
-        relative_ns = deadlines_ns[job.task_idx]
+        task_idx, job_idx, release_ns, start_ns, finish_ns, exec_ns, exit_type, *rest = job
+        relative_ns = deadlines_ns[task_idx]
         deadline_ns = None if relative_ns is None or release_ns is None else release_ns + relative_ns
-        lateness_ns = (
-            finish_ns - deadline_ns
-            if finish_ns is not None and deadline_ns is not None and job.exit_type is ExitType.EXIT
-            else None
-        )
+        response_ns = lateness_ns = missed = None
+        if exit_type is not ExitType.EXIT or finish_ns is None:
+            missed = job.missed(taskset)
+        elif release_ns is not None:
+            response_ns = finish_ns - release_ns
+            if relative_ns is not None:
+                lateness_ns = response_ns - relative_ns
+                missed = lateness_ns > 0
         yield (
             run_id,
-            job.task_idx,
-            job.job_idx,
+            task_idx,
+            job_idx,
             release_ns,
             start_ns,
             finish_ns,
             deadline_ns,
-            job.exec_ns,
-            job.response_ns,
+            exec_ns,
+            response_ns,
             None if start_ns is None or release_ns is None else start_ns - release_ns,
             lateness_ns,
             None if lateness_ns is None else max(0, lateness_ns),
-            job.missed(taskset),
-            job.exit_type.value,
-            job.exit_code,
-            job.preemptions,
-            job.migrations,
-            job.cpu_first,
-            job.cpu_last,
+            missed,
+            _EXIT_TEXTS[exit_type],
+            *rest,
         )
 
 

@@ -1,7 +1,7 @@
 """The data's tables: names, columns and types, the same in every format that the data is written in.
 
 Times are int64 nanoseconds and end in `_ns`; what is not known is null, never a sentinel; enums are text, truth values 0 or 1.
-Columns are only ever added, at the end of a table, together with a new `SCHEMA_VERSION`.
+Read columns by their names: they are only ever added, each time with a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Marks a file as ours among all SQLite files: `RTF1`.
 APPLICATION_ID = 0x52544631
 
@@ -22,12 +22,14 @@ class Kind(Enum):
     INT = "int64"
     REAL = "float64"
     TEXT = "text"
+    #: One of a few texts.
+    ENUM = "enum"
     #: 0 or 1 where the format has no truth values.
     BOOL = "bool"
 
 
 _SQLITE_TYPES: Mapping[Kind, str] = MappingProxyType(
-    {Kind.INT: "INTEGER", Kind.REAL: "REAL", Kind.TEXT: "TEXT", Kind.BOOL: "INTEGER"}
+    {Kind.INT: "INTEGER", Kind.REAL: "REAL", Kind.TEXT: "TEXT", Kind.ENUM: "TEXT", Kind.BOOL: "INTEGER"}
 )
 
 
@@ -94,18 +96,18 @@ TASKSETS = Table(
     columns=(
         Column("taskset_id", Kind.TEXT, required=True),
         Column("name", Kind.TEXT, required=True),
-        Column("generator", Kind.TEXT, required=True),
+        Column("generator", Kind.ENUM, required=True),
         Column("generator_params_json", Kind.TEXT, required=True),
         Column("seed", Kind.INT),
         Column("n_tasks", Kind.INT, required=True),
         *_columns(Kind.REAL, "utilization_target", "utilization", "density", "utilization_max"),
         Column("hyperperiod_ns", Kind.INT),
         # implicit, constrained or arbitrary; null where a task has no deadline.
-        Column("deadline_model", Kind.TEXT),
+        Column("deadline_model", Kind.ENUM),
         Column("admission_control", Kind.BOOL, required=True),
         Column("stop_ns", Kind.INT),
-        # done (there is a valid run), bad (given up); null before either.
-        Column("state", Kind.TEXT),
+        # done (there is a valid run), bad (given up), unrepeatable (two valid runs should be equal, and are not); null before.
+        Column("state", Kind.ENUM),
     ),
     key=("taskset_id",),
 )
@@ -118,7 +120,10 @@ TASKS = Table(
         Column("name", Kind.TEXT, required=True),
         *_columns(Kind.INT, "wcet_ns", "period_ns", "deadline_ns"),
         *_columns(Kind.INT, "offset_ns", "priority_rank", "n_jobs", required=True),
-        *_columns(Kind.TEXT, "policy", "cpu_affinity", "workload", "workload_args_json", required=True),
+        Column("policy", Kind.ENUM, required=True),
+        Column("cpu_affinity", Kind.TEXT, required=True),
+        Column("workload", Kind.ENUM, required=True),
+        Column("workload_args_json", Kind.TEXT, required=True),
         *_columns(Kind.INT, "mem_limit_bytes", "kill_after_start_ns"),
         *_columns(Kind.INT, "dl_runtime_ns", "dl_deadline_ns", "dl_period_ns"),
     ),
@@ -129,9 +134,14 @@ TASKS = Table(
 
 #: Columns of `runs` that the host tells about itself; whatever else it tells goes to `facts_json`.
 FACTS = (
-    *_columns(Kind.TEXT, "arch", "accel"),
-    *_columns(Kind.INT, "icount_shift", "vcpus"),
-    *_columns(Kind.TEXT, "host_id", "kernel_release", "preempt_model", "guest_image_sha256", "qemu_version"),
+    *_columns(Kind.ENUM, "arch", "accel"),
+    Column("icount_shift", Kind.INT),
+    # Instructions per microsecond of guest time; null where the host's clock rules.
+    Column("cpu_mips", Kind.REAL),
+    # What each set starts from: taskset (the snapshot, restored), machine (what the sets before it left).
+    Column("reset", Kind.ENUM),
+    Column("vcpus", Kind.INT),
+    *_columns(Kind.ENUM, "host_id", "kernel_release", "preempt_model", "guest_image_sha256", "qemu_version"),
 )
 
 RUNS = Table(
@@ -139,11 +149,10 @@ RUNS = Table(
     columns=(
         Column("run_id", Kind.TEXT, required=True),
         Column("taskset_id", Kind.TEXT, required=True),
-        Column("machine", Kind.TEXT, required=True),
-        Column("attempt", Kind.INT, required=True),
-        Column("outcome", Kind.TEXT, required=True),
-        Column("scheduler", Kind.TEXT, required=True),
-        Column("overrun_policy", Kind.TEXT, required=True),
+        Column("machine", Kind.ENUM, required=True),
+        # Which of the measurements that `repeat` asks for, at which try, as the how manieth set on its guest.
+        *_columns(Kind.INT, "repetition", "attempt", "position", required=True),
+        *_columns(Kind.ENUM, "outcome", "scheduler", "overrun_policy", required=True),
         *FACTS,
         Column("facts_json", Kind.TEXT, required=True),
         *_columns(Kind.INT, "t0_guest_ns", "end_ns"),
@@ -153,6 +162,13 @@ RUNS = Table(
         *_columns(Kind.INT, "n_jobs", "n_missed"),
         Column("schedulable", Kind.BOOL),
         Column("error", Kind.TEXT),
+        # What decides the measurement (null where nothing does), and what came of it: equal identities, equal tables.
+        *_columns(Kind.TEXT, "identity", "table_sha256"),
+        # exact, undisturbed, disturbed or computed; and what the host did where its clock ruled.
+        Column("validity", Kind.ENUM),
+        *_columns(Kind.INT, "steal_ns", "sched_delay_ns", "clock_drift_ns"),
+        # Run and file that the result was taken from; null if it was measured.
+        Column("reused_from", Kind.TEXT),
     ),
     key=("run_id",),
     parent=(("taskset_id",), "tasksets"),
@@ -166,7 +182,7 @@ JOBS = Table(
         *_columns(Kind.INT, "release_ns", "start_ns", "finish_ns", "deadline_abs_ns", "exec_ns"),
         *_columns(Kind.INT, "response_ns", "start_latency_ns", "lateness_ns", "tardiness_ns"),
         Column("missed", Kind.BOOL),
-        Column("exit_type", Kind.TEXT, required=True),
+        Column("exit_type", Kind.ENUM, required=True),
         *_columns(Kind.INT, "exit_code", "preemptions", "migrations", "cpu_first", "cpu_last"),
     ),
     key=("run_id", "task_idx", "job_idx"),
@@ -181,7 +197,7 @@ EVENTS = Table(
         Column("seq", Kind.INT, required=True),
         Column("t_ns", Kind.INT),
         # start (value: start instant on the guest's clock), refused (value: errno), task_done, end (value: 1 if stopped).
-        Column("kind", Kind.TEXT, required=True),
+        Column("kind", Kind.ENUM, required=True),
         *_columns(Kind.INT, "task_idx", "value"),
     ),
     key=("run_id", "seq"),
@@ -190,7 +206,10 @@ EVENTS = Table(
 )
 
 TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS)
-INDICES = ("CREATE INDEX runs_taskset_id ON runs (taskset_id)",)
+INDICES = (
+    "CREATE INDEX runs_taskset_id ON runs (taskset_id)",
+    "CREATE INDEX runs_identity ON runs (identity)",
+)
 
 #: Answers that most readers want first, so that one line of SQL is enough.
 VIEWS = (
@@ -199,15 +218,25 @@ VIEWS = (
 SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx, tasks.name AS task,
     count(*) AS n_jobs, count(response_ns) AS n_finished, count(*) FILTER (WHERE missed) AS n_missed,
     max(response_ns) AS worst_response_ns, deadline_ns,
-    1.0 * max(response_ns) / deadline_ns AS response_over_deadline
+    1.0 * max(response_ns) / deadline_ns AS response_over_deadline, repetition, validity
 FROM jobs JOIN runs USING (run_id) JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
 GROUP BY runs.run_id, task_idx""",
     """CREATE VIEW acceptance AS
--- One row per utilization asked for: how many valid runs there are, and in which share of them no job missed.
--- Where a failed job leaves the answer open, the run counts in n_runs only.
+-- One row per utilization asked for: how many task sets were measured, in how many runs, and in which share of the sets no job
+-- missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
+-- every run count in n_disturbed only; what does not repeat, nowhere.
+WITH measured AS (
+    SELECT taskset_id, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
+        min(schedulable) FILTER (WHERE validity IS NOT 'disturbed') AS all_met,
+        count(*) FILTER (WHERE validity IS NOT 'disturbed' AND schedulable IS NULL) AS n_open
+    FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected') GROUP BY taskset_id
+), judged AS (
+    SELECT taskset_id, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
+)
 SELECT round(coalesce(utilization_target, utilization), 6) AS utilization,
-    count(DISTINCT taskset_id) AS n_tasksets, count(*) AS n_runs,
-    count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio
-FROM runs JOIN tasksets USING (taskset_id) WHERE outcome IN ('completed', 'timeout', 'rejected')
+    count(*) FILTER (WHERE n_runs) AS n_tasksets, sum(n_runs) AS n_runs,
+    count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio,
+    count(*) FILTER (WHERE n_runs = 0) AS n_disturbed
+FROM judged JOIN tasksets USING (taskset_id) WHERE state IS NOT 'unrepeatable'
 GROUP BY 1 ORDER BY 1""",
 )

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from runner import schema
-from runner.errors import HostError, ProtocolError, RunnerError, UsageError
-from runner.events import EndEvent, JobEvent, Outcome, StartEvent
+from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
+from runner.events import EndEvent, ExitType, JobEvent, Outcome, Run, StartEvent, Validity
+from runner.model import TaskSet
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
 from tests.monitor_samples import MS, failed, good, job, run, taskset
@@ -77,10 +78,32 @@ def test_views_answer_in_one_line(path):
         (run(taskset(n=1, target=0.5)), good()),
         (run(taskset(n=2, target=0.5)), good(slow_ns=21 * MS)),
     )
-    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 2, 2, 1, 0.5)]
+    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 2, 2, 1, 0.5, 0)]
     assert ask(
         path, "SELECT task, worst_response_ns, n_missed, max(response_over_deadline) FROM responses"
     ) == [("slow", 21 * MS, 1, 1.05)]
+
+
+def test_a_set_that_is_measured_often_counts_once(path):
+    """By its worst run, and only by those that the host did not disturb; what does not repeat says nothing."""
+    met, late = good(), good(slow_ns=21 * MS)
+    often, now_and_then, noisy, partly, broken = (taskset(n=n, target=0.5) for n in range(5))
+    opens = replace(good(), jobs=(job(0, 0, 2 * MS, ExitType.EXIT_ERROR),))
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    for which, results in (
+        (often, [met, met, met]),
+        (now_and_then, [met, late, opens]),
+        (noisy, [replace(late, validity=Validity.DISTURBED)] * 2),
+        (partly, [replace(late, validity=Validity.DISTURBED), replace(met, validity=Validity.UNDISTURBED)]),
+        (broken, [met]),
+        (taskset(n=5, target=0.7), [met, opens]),
+    ):
+        for repetition, result in enumerate(results, start=1):
+            monitor.__taskset_finish__(replace(run(which), repetition=repetition), result)
+    monitor.__taskset_bad__(run(broken), UnrepeatableError("another table"))
+    monitor.close()
+    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 3, 7, 2, 2 / 3, 1), (0.7, 1, 2, 0, None, 0)]
 
 
 def test_an_attempt_that_does_not_count_leaves_no_label(path):
@@ -90,13 +113,13 @@ def test_an_attempt_that_does_not_count_leaves_no_label(path):
     monitor.__taskset_start__(first)
     monitor.__taskset_event__(first, StartEvent(1))
     monitor.__taskset_stop__(first, failed())
-    monitor.__taskset_stop__(second, failed(Outcome.INFRA_ERROR))
+    monitor.__taskset_stop__(second, failed(Outcome.DISTURBED))
     monitor.__taskset_bad__(second, RunnerError("given up"))
     monitor.close()
     assert ask(path, "SELECT state FROM tasksets") == [("bad",)]
     assert ask(path, "SELECT attempt, outcome, n_jobs, schedulable, error FROM runs ORDER BY attempt") == [
         (1, "guest_crash", None, None, "the guest died\n  log: console.log"),
-        (2, "infra_error", None, None, "the guest died\n  log: console.log"),
+        (2, "disturbed", None, None, "the guest died\n  log: console.log"),
     ]
     assert ask(path, "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM events)") == [(0,)]
 
@@ -123,6 +146,86 @@ def test_a_set_that_runs_again_is_there_once(path):
     assert ask(path, "SELECT count(*) FROM tasks") == [(2,)]
     assert ask(path, "SELECT count(*), count(DISTINCT run_id) FROM runs") == [(3, 3)]
     assert ask(path, "SELECT count(*) FROM jobs") == [(9,)]
+
+
+def known(attempt: int = 1, *, machine: str = "qemu1", which: TaskSet | None = None) -> Run:
+    """An attempt whose `run_id` follows from what it measures."""
+    return replace(run(which, machine=machine, attempt=attempt), identity="ab", run_id="")
+
+
+def test_the_same_run_is_there_once_however_often_it_is_told(path):
+    """A folder that is measured again, or a set that the source yields twice."""
+    write(path, (known(), good()), (known(machine="qemu2"), replace(good(), wall_s=9.0)))
+    write(path, (known(machine="qemu3"), good()))
+    assert ask(path, "SELECT machine, wall_s, n_jobs FROM runs") == [("qemu1", 0.25, 3)]
+    assert ask(path, "SELECT count(*) FROM jobs") == [(3,)]
+
+
+def test_a_valid_run_takes_the_place_of_an_invalid_one_and_never_the_other_way_round(path):
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    monitor.__taskset_stop__(known(), failed())
+    monitor.__taskset_stop__(known(machine="qemu2"), failed(Outcome.INFRA_ERROR))
+    monitor.idle()
+    assert ask(path, "SELECT machine, outcome FROM runs") == [("qemu2", "infra_error")]
+    monitor.__taskset_start__(known(machine="qemu3"))
+    monitor.__taskset_event__(known(machine="qemu3"), StartEvent(1))
+    monitor.__taskset_finish__(known(machine="qemu3"), good())
+    monitor.__taskset_stop__(known(), failed())
+    monitor.close()
+    assert ask(path, "SELECT machine, outcome, error FROM runs") == [("qemu3", "completed", None)]
+    assert ask(path, "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM events)") == [(3, 1)]
+    assert ask(path, "PRAGMA foreign_key_check") == []
+
+
+def test_another_table_for_the_same_run_is_an_error_and_does_not_get_in(path):
+    write(path, (known(), good()))
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    other = good(slow_ns=11 * MS)
+    monitor.__taskset_finish__(known(machine="qemu2"), other)
+    monitor.__taskset_finish__(run(taskset(n=1)), good())
+    with pytest.raises(UnrepeatableError) as caught:
+        monitor.idle()
+    assert {good().table_sha256, other.table_sha256} < set(caught.value.what.replace(",", "").split())
+    assert known().run_id in caught.value.what
+    assert caught.value.next_step
+    monitor.close()
+    assert ask(path, "SELECT machine, table_sha256 FROM runs WHERE identity = 'ab'") == [
+        ("qemu1", good().table_sha256)
+    ]
+    assert ask(path, "SELECT state FROM tasksets ORDER BY state") == [("done",), ("unrepeatable",)]
+
+
+def test_a_set_that_does_not_repeat_stays_so(path):
+    """Whatever its other repetitions, still out when it showed, come to."""
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    for repetition in (1, 2, 3):
+        monitor.__taskset_finish__(replace(run(), repetition=repetition), good(slow_ns=repetition * MS))
+        if repetition == 2:
+            monitor.__taskset_bad__(run(), UnrepeatableError("another table"))
+    monitor.__taskset_bad__(run(), RunnerError("given up"))
+    monitor.close()
+    assert ask(path, "SELECT state FROM tasksets") == [("unrepeatable",)]
+    assert ask(path, "SELECT count(*) FROM runs") == [(3,)]
+
+
+def test_equal_sets_at_the_same_time_keep_their_events_apart(path):
+    """Two machines run the same set for the first time: one row, with the events of one of them."""
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    one, two = known(machine="qemu1"), known(machine="qemu2")
+    monitor.__taskset_start__(one)
+    monitor.__taskset_event__(one, StartEvent(1))
+    monitor.__taskset_start__(two)
+    monitor.__taskset_event__(two, StartEvent(1))
+    monitor.__taskset_event__(one, EndEvent(20 * MS, stopped=False))
+    monitor.__taskset_event__(two, EndEvent(20 * MS, stopped=False))
+    monitor.__taskset_finish__(two, good())
+    monitor.__taskset_finish__(one, good())
+    monitor.close()
+    assert ask(path, "SELECT seq, kind FROM events") == [(0, "start"), (1, "end")]
 
 
 def test_results_can_be_read_while_the_run_goes_on(path):

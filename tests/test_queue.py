@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,7 +23,8 @@ from runner.errors import (
 )
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
-from runner.queue import Job, JobQueue, Lease, TaskSetQueue
+from runner.queue import JobQueue
+from runner.taskset_queue import Job, Lease, TaskSetQueue
 from tests.fleet_samples import HANG_S, Sets, eventually, one
 
 
@@ -30,8 +33,8 @@ def job(source: Sets | TaskSet) -> Job:
     return Job(source, MonitorChannel((), lambda call: None))
 
 
-def queue(n: int | None, *, announced: bool = True, max_tries: int = 3) -> TaskSetQueue:
-    return TaskSetQueue(job(Sets(n, announced=announced)), max_tries=max_tries)
+def queue(n: int | None, *, announced: bool = True, max_tries: int = 3, repeat: int = 1) -> TaskSetQueue:
+    return TaskSetQueue(job(Sets(n, announced=announced)), max_tries=max_tries, repeat=repeat)
 
 
 def taken(lease: Lease | None) -> Lease:
@@ -40,26 +43,32 @@ def taken(lease: Lease | None) -> Lease:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Any order of calls on a queue of jobs, against a plain book of what has become of each set."""
+    """Any order of calls on a queue of jobs, against a plain book of what has become of each measurement of each set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = JobQueue()
-        self.sources: list[Sets] = []
+        self.sources: list[tuple[Sets, int]] = []
         self.held = False
         self.leases: list[Lease] = []
-        self.charged: Counter[tuple[int, str]] = Counter()
-        self.ended: Counter[tuple[int, str]] = Counter()
-        self.n_bad = 0
-        self.max_tries: dict[int, int] = {}
+        self.charged: Counter[tuple[int, str, int]] = Counter()
+        self.measured: set[tuple[int, str, int]] = set()
+        self.n_measured: Counter[tuple[int, str]] = Counter()
+        self.bad: set[tuple[int, str]] = set()
+        self.repeat: dict[int, int] = {}
 
     @precondition(lambda self: len(self.sources) < 4)
-    @rule(n=st.integers(0, 5), announced=st.booleans(), max_tries=st.integers(1, 3))
-    def add(self, n: int, announced: bool, max_tries: int) -> None:
+    @rule(
+        n=st.integers(0, 5),
+        announced=st.booleans(),
+        max_tries=st.integers(1, 3),
+        repeat=st.integers(1, 3),
+    )
+    def add(self, n: int, announced: bool, max_tries: int, repeat: int) -> None:
         source = Sets(n, announced=announced)
-        self.sources.append(source)
-        added = TaskSetQueue(job(source), max_tries=max_tries)
-        self.max_tries[id(added.job)] = max_tries
+        self.sources.append((source, repeat))
+        added = TaskSetQueue(job(source), max_tries=max_tries, repeat=repeat)
+        self.repeat[id(added.job)] = repeat
         self.queue.add(added)
 
     @rule()
@@ -69,39 +78,41 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.held or self.n_waiting == 0
             return
         assert not self.held
+        assert 1 <= lease.repetition <= lease.queue.repeat
         assert self.key(lease) not in {self.key(other) for other in self.leases}
-        assert not self.ended[self.key(lease)]
+        assert self.key(lease) not in self.measured
+        assert self.set_of(lease) not in self.bad
         assert lease.attempt == 1 + self.charged[self.key(lease)]
         self.leases.append(lease)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        lease = self.pick(data)
-        self.queue.done(lease)
-        self.ended[self.key(lease)] += 1
+        self.end_well(self.pick(data))
 
     @precondition(lambda self: self.leases)
     @rule(
         data=st.data(),
         error=st.sampled_from([SessionLost("x"), MachineKilled("x"), TaskSetError("x")]),
         charged=st.booleans(),
+        asks=st.booleans(),
     )
-    def give_back(self, data: st.DataObject, error: RunnerError, charged: bool) -> None:
+    def give_back(self, data: st.DataObject, error: RunnerError, charged: bool, asks: bool) -> None:
         lease = self.pick(data)
         self.charged[self.key(lease)] += charged
-        bad = self.queue.give_back(lease, error, charged=charged)
-        used_up = charged and self.charged[self.key(lease)] >= self.max_tries[id(lease.job)]
-        assert bad == (isinstance(error, TaskSetError) or used_up)
-        self.ended[self.key(lease)] += bad
-        self.n_bad += bad
+        used_up = charged and self.charged[self.key(lease)] >= lease.queue.max_tries
+        expected = (isinstance(error, TaskSetError) or used_up) and self.set_of(lease) not in self.bad
+        if asks:
+            assert lease.queue.would_be_bad(lease, error, charged=charged) == expected
+        assert self.queue.give_back(lease, error, charged=charged) == expected
+        if expected:
+            self.bad.add(self.set_of(lease))
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def end_twice(self, data: st.DataObject) -> None:
         lease = self.pick(data)
-        self.queue.done(lease)
-        self.ended[self.key(lease)] += 1
+        self.end_well(lease)
         with pytest.raises(UsageError, match="is not leased"):
             self.queue.done(lease)
         with pytest.raises(UsageError, match="is not leased"):
@@ -116,26 +127,38 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.release()
 
     @staticmethod
-    def key(lease: Lease) -> tuple[int, str]:
+    def set_of(lease: Lease) -> tuple[int, str]:
         return id(lease.job), lease.taskset.taskset_id
+
+    def key(self, lease: Lease) -> tuple[int, str, int]:
+        return *self.set_of(lease), lease.repetition
 
     def pick(self, data: st.DataObject) -> Lease:
         return self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
 
+    def end_well(self, lease: Lease) -> None:
+        self.queue.done(lease)
+        self.measured.add(self.key(lease))
+        self.n_measured[self.set_of(lease)] += 1
+
     @property
     def n_waiting(self) -> int:
-        return sum(source.n or 0 for source in self.sources) - len(self.leases) - self.ended.total()
+        """Measurements of sets that are not bad, and neither made nor leased."""
+        over = sum(n for which, n in self.n_measured.items() if which not in self.bad)
+        out = sum(self.set_of(lease) not in self.bad for lease in self.leases)
+        dropped = sum(self.repeat[job_id] for job_id, _ in self.bad)
+        return sum((source.n or 0) * repeat for source, repeat in self.sources) - over - out - dropped
 
     @invariant()
     def every_set_is_somewhere_once(self) -> None:
-        assert set(self.ended.values()) <= {0, 1}
-        assert self.queue.n_bad == self.n_bad
-        assert self.queue.n_done == self.ended.total() - self.n_bad
+        whole = {which for which, n in self.n_measured.items() if n == self.repeat[which[0]]}
+        assert self.queue.n_bad == len(self.bad)
+        assert self.queue.n_done == len(whole - self.bad)
         assert self.queue.n_running == len(self.leases)
         if self.queue.n_left is not None:
             assert self.queue.n_left == self.n_waiting
         if self.queue.n_total is not None:
-            assert self.queue.n_total == sum(source.n or 0 for source in self.sources)
+            assert self.queue.n_total == sum(source.n or 0 for source, _ in self.sources)
         if self.queue.drained:
             assert self.n_waiting == 0
             assert not self.leases
@@ -234,6 +257,106 @@ def test_no_tries_at_all_are_refused() -> None:
     assert caught.value.where == "machines.max_tries"
 
 
+def test_no_measurement_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="repeat is 0") as caught:
+        queue(1, repeat=0)
+    assert caught.value.where == "repeat"
+
+
+def test_each_set_is_measured_so_many_times_before_the_next() -> None:
+    thrice = queue(2, repeat=3)
+    leases = [taken(thrice.acquire()) for _ in range(6)]
+    assert [(lease.taskset, lease.repetition) for lease in leases] == [
+        (one(number), repetition) for number in (1, 2) for repetition in (1, 2, 3)
+    ]
+    assert thrice.acquire() is None
+    assert (thrice.n_total, thrice.n_left, thrice.n_running) == (2, 0, 6)
+    for lease in leases[:5]:
+        thrice.done(lease)
+    assert (thrice.n_done, thrice.drained) == (1, False)
+    thrice.done(leases[5])
+    assert (thrice.n_done, thrice.drained) == (2, True)
+
+
+def test_a_repetition_that_comes_back_keeps_its_number() -> None:
+    twice = queue(1, repeat=2)
+    first, second = taken(twice.acquire()), taken(twice.acquire())
+    twice.give_back(first, SessionLost("x"))
+    again = taken(twice.acquire())
+    assert (again.repetition, again.attempt) == (1, 2)
+    assert (second.repetition, second.attempt) == (2, 1)
+
+
+def test_a_set_that_is_bad_is_bad_once_and_is_not_measured_further() -> None:
+    queued = queue(2, repeat=4)
+    first, second, third = (taken(queued.acquire()) for _ in range(3))
+    queued.give_back(second, SessionLost("x"))
+    error = TaskSetError("x")
+    assert queued.would_be_bad(first, error, charged=True)
+    assert not queued.would_be_bad(third, error, charged=True), "one speaks for the set"
+    assert not queued.give_back(third, error), "also when it is sooner"
+    assert queued.give_back(first, error)
+    assert (queued.n_bad, queued.n_left, queued.n_running) == (1, 4, 0)
+    assert taken(queued.acquire()).taskset == one(2), "neither what came back nor the fourth repetition"
+
+
+def test_what_is_still_out_counts_for_nothing_once_the_set_is_bad() -> None:
+    queued = queue(1, repeat=2)
+    first, second = taken(queued.acquire()), taken(queued.acquire())
+    queued.give_back(first, TaskSetError("x"))
+    assert not queued.drained, "its machine is still busy"
+    assert queued.compare(second, "b") is None
+    queued.done(second)
+    assert (queued.n_done, queued.n_bad, queued.drained) == (0, 1, True)
+
+
+def test_tables_of_one_set_are_compared() -> None:
+    queued = queue(2, repeat=4)
+    leases = [taken(queued.acquire()) for _ in range(4)]
+    assert queued.compare(leases[1], "a1") is None
+    assert queued.compare(leases[0], "a1") is None
+    assert queued.compare(leases[2], None) is None, "nothing is known of it"
+    error = queued.compare(leases[3], "b2")
+    assert isinstance(error, TaskSetError)
+    for part in (one(1).taskset_id, "a1", "b2", "repetitions 2 and 4"):
+        assert part in error.what
+    assert error.next_step
+    assert queued.give_back(leases[3], error)
+    assert (queued.n_bad, queued.n_running) == (1, 3)
+    other = taken(queued.acquire())
+    assert other.taskset == one(2)
+    assert queued.compare(other, "b2") is None, "another set has another table"
+
+
+def test_only_equal_identities_are_compared() -> None:
+    """On a guest that is kept, each repetition runs after another predecessor."""
+    queued = queue(1, repeat=3)
+    first, second, third = (taken(queued.acquire()) for _ in range(3))
+    assert queued.compare(first, "a", identity="x") is None
+    assert queued.compare(second, "b", identity="y") is None
+    assert queued.compare(third, "b", identity="x") is not None
+
+
+def test_sets_that_have_ended_take_no_memory() -> None:
+    endless = queue(None, repeat=2)
+    tracemalloc.start()
+    try:
+        for count in range(2000):
+            for _ in range(2):
+                lease = taken(endless.acquire())
+                assert endless.compare(lease, f"{count:064x}") is None
+                endless.done(lease)
+            if count == 200:
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+        gc.collect()
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # 1,800 sets' digests alone would be 200 KiB.
+    assert after - before < 50_000
+
+
 def test_jobs_come_in_their_order_and_a_later_one_fills_up() -> None:
     jobs = JobQueue()
     first, second = queue(1), queue(1)
@@ -305,10 +428,10 @@ def test_a_machine_waits_while_the_queue_is_held(wanted: threading.Event) -> Non
 
 
 def test_many_machines_share_one_queue() -> None:
-    """Eight threads, sets that come back at random: each is done once."""
+    """Eight threads, measurements that come back at random: each is made once."""
     jobs, done = JobQueue(), Counter[str]()
     jobs.add(queue(300, announced=False, max_tries=1000))
-    jobs.add(queue(300))
+    jobs.add(queue(100, repeat=3))
     lock = threading.Lock()
 
     def work(seed: int) -> None:
@@ -319,7 +442,7 @@ def test_many_machines_share_one_queue() -> None:
                 jobs.give_back(lease, InfrastructureError("x"), charged=False)
             else:
                 with lock:
-                    done[f"{id(lease.job)} {lease.taskset.taskset_id}"] += 1
+                    done[f"{id(lease.job)} {lease.taskset.taskset_id} {lease.repetition}"] += 1
                 jobs.done(lease)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
@@ -328,7 +451,7 @@ def test_many_machines_share_one_queue() -> None:
     eventually(lambda: not any(thread.is_alive() for thread in threads), HANG_S)
     assert len(done) == 600
     assert set(done.values()) == {1}
-    assert (jobs.n_done, jobs.n_bad, jobs.n_running, jobs.n_left) == (600, 0, 0, 0)
+    assert (jobs.n_done, jobs.n_bad, jobs.n_running, jobs.n_left) == (400, 0, 0, 0)
 
 
 def test_a_source_may_be_a_plain_task_set() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runner import rows, schema
 from runner.events import (
+    Disturbance,
     EndEvent,
     Event,
     ExitType,
@@ -20,6 +21,7 @@ from runner.events import (
     RefusedEvent,
     StartEvent,
     TaskDoneEvent,
+    Validity,
 )
 from runner.model import Policy, Provenance, Task, TaskSet
 from runner.schema import Kind
@@ -29,6 +31,7 @@ PYTHON_TYPES: dict[Kind, type | tuple[type, ...]] = {
     Kind.INT: int,
     Kind.REAL: float,
     Kind.TEXT: str,
+    Kind.ENUM: str,
     Kind.BOOL: (bool, int),
 }
 
@@ -126,10 +129,28 @@ def test_a_valid_run_has_labels():
     assert (late["started_utc"], late["error"]) == ("2026-01-02T03:04:05.000000+00:00", None)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.ABORTED, Outcome.GUEST_CRASH, Outcome.INFRA_ERROR])
+def test_a_run_says_what_it_is_worth():
+    facts: dict[str, str | int | float | None] = {"cpu_mips": 125.0, "reset": "taskset"}
+    attempt = replace(run(), facts=facts, repetition=2, position=7, identity="ab")
+    quiet = Disturbance(steal_ns=0, sched_delay_ns=5, clock_drift_ns=-3)
+    result = replace(good(), validity=Validity.UNDISTURBED, disturbance=quiet, reused_from="r in f")
+    row = check(schema.RUNS, rows.run_row(attempt, result))
+    assert (row["repetition"], row["attempt"], row["position"], row["identity"]) == (2, 1, 7, "ab")
+    assert (row["cpu_mips"], row["reset"], row["facts_json"]) == (125.0, "taskset", "{}")
+    assert (row["validity"], row["steal_ns"], row["sched_delay_ns"], row["clock_drift_ns"]) == (
+        "undisturbed", 0, 5, -3,
+    )  # fmt: skip
+    assert (row["table_sha256"], row["reused_from"]) == (good().table_sha256, "r in f")
+    bare = check(schema.RUNS, rows.run_row(run(), good()))
+    assert [bare[name] for name in ("identity", "validity", "steal_ns", "reused_from")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.ABORTED, Outcome.GUEST_CRASH, Outcome.INFRA_ERROR, Outcome.DISTURBED]
+)
 def test_a_failure_of_the_infrastructure_is_no_label(outcome):
     row = check(schema.RUNS, rows.run_row(run(), failed(outcome)))
-    assert (row["n_jobs"], row["n_missed"], row["schedulable"]) == (None, None, None)
+    assert (row["n_jobs"], row["n_missed"], row["schedulable"], row["table_sha256"]) == (None,) * 4
     assert str(row["error"]).startswith("the guest died")
 
 

@@ -8,13 +8,14 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from runner import rows, schema
-from runner.errors import HostError, ProtocolError, RunnerError, UsageError
-from runner.events import VALID_OUTCOMES, Event, JobEvent, Run, RunResult
+from runner import schema
+from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
+from runner.events import Event, JobEvent, Run, RunResult
 from runner.monitors.base import AbstractMonitor
+from runner.parquet import write_parquet
+from runner.record import Record
 
 _log = logging.getLogger(__name__)
 
@@ -35,23 +36,6 @@ _OWN_FAULTS = (
     ValueError,
 )
 
-_INSERT_TASKSET = f"{schema.TASKSETS.insert} ON CONFLICT (taskset_id) DO NOTHING"
-_DONE = "UPDATE tasksets SET state = 'done' WHERE taskset_id = ? AND state IS NOT 'done'"
-_BAD = "UPDATE tasksets SET state = 'bad' WHERE taskset_id = ? AND state IS NULL"
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What is written as a whole or not at all: an attempt, or (without a result) that its set was given up."""
-
-    run: Run
-    result: RunResult | None
-    events: tuple[Event, ...] = ()
-
-    @property
-    def n_jobs(self) -> int:
-        return 0 if self.result is None else len(self.result.jobs)
-
 
 class SQLiteMonitor(AbstractMonitor):
     """Write every attempt at a task set to the tables of `runner.schema`, in one file.
@@ -59,11 +43,14 @@ class SQLiteMonitor(AbstractMonitor):
     Guarantees: the rows of an attempt appear all at once, whenever a reader looks and however the runner ends; whatever was
     reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits. Only valid attempts
     (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their outcome and error.
-    A task set that runs several times has its rows once. While the disk is full or the file locked, results wait in memory
-    and are written as soon as they can be. After `close()` the file is complete without any other beside it.
+    A task set that runs several times has its rows once. A valid run that is in the file already stays as it is, an invalid one
+    is replaced; a second valid run with the same `run_id` and another job table is an error. While the disk is full or the file
+    locked, results wait in memory and are written as soon as they can be. After `close()` the file is complete without any other
+    beside it, and its tables are there as Parquet, too.
 
     Args:
         path: The file; added to when it holds data of the same schema. Its folder must exist.
+        parquet: The folder for the Parquet files, made if need be; None: none are written.
         commit_interval_s: How long results may wait to be written together.
         max_waiting_jobs: Jobs that may wait in memory while the file cannot be written (2·10^6 are about 1 GiB); attempts
             beyond that are lost, each with an error.
@@ -76,14 +63,17 @@ class SQLiteMonitor(AbstractMonitor):
         path: str | Path = "results.sqlite",
         commit_interval_s: float = 0.2,
         *,
+        parquet: str | Path | None = None,
         max_waiting_jobs: int = 2_000_000,
     ) -> None:
         self.path = Path(path)
+        self.parquet = None if parquet is None else Path(parquet)
         self.commit_interval_s = commit_interval_s
         self.max_waiting_jobs = max_waiting_jobs
         self._database: sqlite3.Connection | None = None
-        self._events: dict[str, list[Event]] = {}
-        self._waiting: list[_Record] = []
+        # By machine, too: equal sets that run at the same time share their `run_id`.
+        self._events: dict[tuple[str, str], list[Event]] = {}
+        self._waiting: list[Record] = []
         self._n_waiting_jobs = 0
         self._due_s = 0.0
         self._retry_s = 0.0
@@ -132,28 +122,28 @@ class SQLiteMonitor(AbstractMonitor):
         self._database = database
 
     def __taskset_start__(self, run: Run) -> None:
-        self._events[run.run_id] = []
+        self._events[run.machine, run.run_id] = []
 
     def __taskset_event__(self, run: Run, event: Event) -> None:
         if not isinstance(event, JobEvent):
-            self._events.setdefault(run.run_id, []).append(event)
+            self._events.setdefault((run.machine, run.run_id), []).append(event)
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
-        self._add(_Record(run, result, tuple(self._events.pop(run.run_id, ()))))
+        self._add(Record(run, result, tuple(self._events.pop((run.machine, run.run_id), ()))))
 
     def __taskset_stop__(self, run: Run, result: RunResult) -> None:
-        self._events.pop(run.run_id, None)
-        self._add(_Record(run, result))
+        self._events.pop((run.machine, run.run_id), None)
+        self._add(Record(run, result))
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
-        self._add(_Record(run, None))
+        self._add(Record(run, None, error=error))
 
     def idle(self) -> None:
         """Write what waits."""
         self._write()
 
     def close(self) -> None:
-        """Write what waits, and close the file.
+        """Write what waits, close the file, and write its tables as Parquet.
 
         Raises:
             HostError: when that was not possible; says how many attempts are missing.
@@ -174,8 +164,10 @@ class SQLiteMonitor(AbstractMonitor):
         finally:
             self._database = None
             database.close()
+        if self.parquet is not None:
+            write_parquet(self.path, self.parquet)
 
-    def _add(self, record: _Record) -> None:
+    def _add(self, record: Record) -> None:
         if self._waiting and self._n_waiting_jobs + record.n_jobs > self.max_waiting_jobs:
             self._write()
             if self._waiting:
@@ -202,34 +194,39 @@ class SQLiteMonitor(AbstractMonitor):
                 return
             raise self._unwritten(str(exc)) from exc
         if refused:
-            raise ProtocolError(
-                "; ".join(refused), next_step="correct the session that reported these results"
-            )
+            first, *_ = refused
+            raise type(first)("; ".join(error.what for error in refused), next_step=first.next_step)
 
-    def _write_waiting(self, database: sqlite3.Connection) -> list[str]:
+    def _write_waiting(self, database: sqlite3.Connection) -> list[RunnerError]:
         """Write all in one transaction; if a record does not fit the tables, write each by itself and say which do not."""
         try:
             with _transaction(database):
                 for record in self._waiting:
-                    _insert(database, record)
-        except _OWN_FAULTS:
+                    record.insert(database)
+        except (*_OWN_FAULTS, UnrepeatableError):
             return self._write_singly(database)
         self._waiting.clear()
         self._n_waiting_jobs = 0
         return []
 
-    def _write_singly(self, database: sqlite3.Connection) -> list[str]:
+    def _write_singly(self, database: sqlite3.Connection) -> list[RunnerError]:
         # A savepoint per record in the common transaction would do as well, but costs every record a fifth of its time.
-        refused = []
+        refused: list[RunnerError] = []
         while self._waiting:
             record = self._waiting[0]
             try:
                 with _transaction(database):
-                    _insert(database, record)
+                    record.insert(database)
+            except UnrepeatableError as exc:
+                record.condemn(database)
+                refused.append(exc)
             except _OWN_FAULTS as exc:
                 refused.append(
-                    f"results of task set {record.run.taskset.taskset_id} from {record.run.machine}"
-                    f" do not fit the tables and are not in the data: {exc}"
+                    ProtocolError(
+                        f"results of task set {record.run.taskset.taskset_id} from {record.run.machine}"
+                        f" do not fit the tables and are not in the data: {exc}",
+                        next_step="correct the session that reported these results",
+                    )
                 )
             del self._waiting[0]
             self._n_waiting_jobs -= record.n_jobs
@@ -257,20 +254,6 @@ class SQLiteMonitor(AbstractMonitor):
             f"{self.path} cannot be written: {error}",
             next_step=f"see who may write in {self.path.parent}, whether its disk has room, and who else uses the file",
         )
-
-
-def _insert(database: sqlite3.Connection, record: _Record) -> None:
-    run, result, taskset = record.run, record.result, record.run.taskset
-    if database.execute(_INSERT_TASKSET, rows.taskset_row(taskset)).rowcount:
-        database.executemany(schema.TASKS.insert, rows.task_rows(taskset))
-    if result is None:
-        database.execute(_BAD, (taskset.taskset_id,))
-        return
-    database.execute(schema.RUNS.insert, rows.run_row(run, result))
-    if result.outcome in VALID_OUTCOMES:
-        database.executemany(schema.JOBS.insert, rows.job_rows(run, result.jobs))
-        database.executemany(schema.EVENTS.insert, rows.event_rows(run.run_id, record.events))
-        database.execute(_DONE, (taskset.taskset_id,))
 
 
 @contextmanager

@@ -1,0 +1,72 @@
+"""The data set of a run, opened for reading: one SQLite file that its runner may still be writing."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from runner import schema
+from runner.errors import HostError, RunnerError, UsageError
+
+# A reader of a file in WAL mode waits for its writer only while that recovers or closes the file.
+_BUSY_TIMEOUT_S = 30.0
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, and may be used by any one thread at a time; the caller closes it.
+
+    Raises:
+        UsageError: when the file is missing, no data set, or one of another schema.
+        HostError: when it cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"there is no data set at {path}",
+            next_step="name a run folder, or the SQLite file in it (results.sqlite unless the config says otherwise)",
+        )
+    database = None
+    try:
+        database = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        (application_id,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
+            raise _other(path, application_id, version)
+    except BaseException as exc:
+        if database is not None:
+            with suppress(sqlite3.Error):
+                database.close()
+        if isinstance(exc, sqlite3.Error):
+            raise unreadable(path, exc) from exc
+        raise
+    return database
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> RunnerError:
+    """What it means that reading failed."""
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return UsageError(
+            f"{path} is no sound SQLite database: {error}", next_step="name the file of another run"
+        )
+    return HostError(
+        f"{path} cannot be read: {error}",
+        next_step="see who may read it and whether its disk answers; a run that was killed leaves a file that needs a folder"
+        " one can write in: copy it there together with the files beside it (-wal, -shm)",
+    )
+
+
+def _other(path: Path, application_id: int, version: int) -> UsageError:
+    ours = application_id == schema.APPLICATION_ID
+    return UsageError(
+        f"{path} holds {f'data of schema {version}' if ours else 'other data'};"
+        f" this version reads schema {schema.SCHEMA_VERSION}",
+        next_step="name the data of a run of this version, or measure again"
+        if ours
+        else "name a run folder, or the SQLite file in it",
+    )
