@@ -48,7 +48,7 @@ class Endpoint(AbstractHost):
         raise NotImplementedError
 
     def resume(self) -> None:
-        raise NotImplementedError
+        """It is for who started it to let it run."""
 
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:
         raise NotImplementedError

@@ -20,6 +20,7 @@ import paramiko
 import pytest
 
 from runner.deadline import Deadline
+from runner.disturbance import DisturbanceLimits, drift_ns, verdict
 from runner.errors import (
     GuestDied,
     HostError,
@@ -29,14 +30,17 @@ from runner.errors import (
     TaskSetError,
     UsageError,
 )
-from runner.events import ExitType, JobEvent
-from runner.hosts import AbstractHost
+from runner.events import Disturbance, ExitType, JobEvent
+from runner.hosts import AbstractHost, HostPhase
 from runner.model import Task, TaskSet
 from runner.qemu.console_link import read_link
 from runner.qemu.host import QemuHost
+from runner.qemu.noise import NoiseMeter
 from runner.sessions.base import AbstractSession
 from runner.sessions.ssh import SshSession
-from runner.units import NS_PER_MS, NS_PER_US
+from runner.specs import Clock, Reach
+from runner.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from runner.wire import VERSION
 from tests.qemu_guests import PATIENCE_S, guest_spec
 from tests.session_contract import MS, SessionContract, Transcript, endless, one_shot, periodic, run
 from tests.ssh_endpoint import Endpoint, new_key, public_line
@@ -55,9 +59,9 @@ def opened(host: QemuHost, **settings: Any) -> Iterator[SshSession]:
         yield session
 
 
-def started(arch: str, folder: Path) -> QemuHost:
+def started(arch: str, folder: Path, **settings: Any) -> QemuHost:
     """A paused guest."""
-    host = QemuHost(guest_spec(arch), "qemu1", folder)
+    host = QemuHost(guest_spec(arch, reach=Reach.SSH, **settings), "qemu1", folder)
     host.start(Deadline.after(PATIENCE_S))
     return host
 
@@ -271,9 +275,13 @@ def test_unusable_keys_are_this_computers_fault(host: QemuHost, broken: dict[str
     ("command", "error", "said"),
     [
         ("echo nonsense", ProtocolError, "no message of the protocol"),
-        ("echo pong; sleep 60", ProtocolError, "no message of the protocol"),
+        ("echo pong; sleep 60", ProtocolError, "pong has the keys"),
         ("echo accepted id=1", ProtocolError, "instead of hello"),
-        ("echo hello version=99 spin_ps=1 cpus=1 kernel=k realtime=1", ProtocolError, "version 99, not 1"),
+        (
+            "echo hello version=99 spin_ps=1 cpus=1 kernel=k realtime=1",
+            ProtocolError,
+            f"version 99, not {VERSION}",
+        ),
         ("printf hel", ProtocolError, "cut off"),
         ("cat /dev/zero", ProtocolError, "more than 4095 bytes"),
         (r"printf '\377\n'", ProtocolError, "no text"),
@@ -358,7 +366,8 @@ def test_a_task_loader_that_dies_is_a_lost_session(host: QemuHost, how: str) -> 
 
 def test_a_paused_guest_is_given_up_at_the_deadline(own_host: QemuHost) -> None:
     """Nothing comes and nothing breaks: the hardest of deaths. Each kind of call ends on time, and closing is quick."""
-    with opened(own_host) as running, opened(own_host) as idle, closing(SshSession(own_host)) as late:
+    unpaused = Endpoint(own_host.ssh_address, own_host.credentials)  # a host would be resumed by who opens
+    with opened(own_host) as running, opened(own_host) as idle, closing(SshSession(unpaused)) as late:
         running.start(endless(), Deadline.after(PATIENCE_S))
         events = running.events(Deadline.after(1.0))
         next(events)
@@ -370,11 +379,64 @@ def test_a_paused_guest_is_given_up_at_the_deadline(own_host: QemuHost) -> None:
         ]
         for call in calls:
             began_s = time.monotonic()
-            with pytest.raises(SessionLost, match=r"qemu1: .*no answer within (1|0\.5) s"):
+            with pytest.raises(SessionLost, match=r"(qemu|endpoint)1: .*no answer within (1|0\.5) s"):
                 call()
             assert time.monotonic() - began_s < 2.0
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 2.0
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_guest_runs_while_a_session_to_it_is_awake(arm64: QemuHost) -> None:
+    """Rest and wake may be asked for again and again; opening wakes."""
+
+    def phase() -> HostPhase:
+        return arm64.phase
+
+    assert phase() is HostPhase.PAUSED
+    with opened(arm64) as session:
+        assert phase() is HostPhase.RUNNING
+        host.resume()
+        for _ in range(3):
+            assert len(run(session, TaskSet((one_shot(1),))).jobs) == 1
+            host.pause()
+            host.pause()
+            assert phase() is HostPhase.PAUSED
+            host.resume()
+            assert phase() is HostPhase.RUNNING
+        host.pause()
+        began_s = time.monotonic()
+        session.close()
+        assert time.monotonic() - began_s < 5.0, "a guest that stands still is not waited for"
+
+
+@pytest.mark.parametrize("arch", ["arm64", "amd64"])
+def test_a_guest_on_the_hosts_clock_keeps_its_time(arch: str, tmp_path: Path) -> None:
+    """Exactly as far as can be told; when it stands still, so does its clock."""
+    limits = DisturbanceLimits(clock_drift_fixed_ns=100 * NS_PER_MS)
+    taskset = TaskSet((periodic(2, 20, 0, 20),), stop_ns=400 * MS)
+    with started(arch, tmp_path, clock=Clock.HOST) as host, opened(host) as session:
+        meter = NoiseMeter(read_link(tmp_path).pid)
+        before = session.clock_pair(Deadline.after(PATIENCE_S))
+        meter.begin()
+        assert len(run(session, taskset).jobs) == 20
+        steal_ns, delay_ns = meter.end()
+        after = session.clock_pair(Deadline.after(PATIENCE_S))
+        drift = drift_ns(before, after, limits)
+        assert drift is not None
+        assert abs(drift) < limits.clock_drift_ns(after.host_ns - before.host_ns)
+        # Whether it was disturbed depends on who else uses this computer; that it gets a verdict does not.
+        seen = Disturbance(steal_ns=steal_ns, sched_delay_ns=delay_ns, clock_drift_ns=drift)
+        validity, reason = verdict(seen, after.host_ns - before.host_ns, limits)
+        assert "drift" not in reason, validity
+        host.pause()
+        time.sleep(0.5)
+        host.resume()
+        slept = drift_ns(after, session.clock_pair(Deadline.after(PATIENCE_S)), limits)
+        assert slept is not None
+        assert -10 * NS_PER_S < slept < -400 * NS_PER_MS
 
 
 # -- endurance ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 import fabric.exceptions
@@ -19,17 +20,26 @@ import pytest
 from paramiko import ssh_exception
 
 from runner.deadline import Deadline
-from runner.errors import InfrastructureError, MachineKilled, ProtocolError, RunnerError, SessionLost
+from runner.errors import (
+    InfrastructureError,
+    MachineKilled,
+    ProtocolError,
+    RunnerError,
+    SessionLost,
+    UsageError,
+)
 from runner.hosts import SshCredentials
 from runner.model import TaskSet
 from runner.sessions.ssh import LIBRARY_ERRORS, SshSession, translate
+from runner.units import NS_PER_MS, NS_PER_S
+from runner.wire import VERSION
 from tests.session_contract import MS, endless, one_shot, run
 from tests.ssh_endpoint import Endpoint, new_key, public_line
 
 BUDGET_S = 1.0
 #: A call may last this much longer than its deadline: the time to find out why, and to clean up.
 SLACK_S = 2.0
-HELLO = b"hello version=1 spin_ps=1000 cpus=1 kernel=6.1 realtime=1\n"
+HELLO = b"hello version=%d spin_ps=1000 cpus=1 kernel=6.1 realtime=1\n" % VERSION
 
 # -- the libraries' errors ---------------------------------------------------------------------------------------------
 
@@ -435,7 +445,7 @@ def test_a_stream_in_single_bytes_is_a_stream(credentials: SshCredentials, tmp_p
         (task_loader(JOB, JOB), ProtocolError),
         (task_loader(END), ProtocolError),
         (task_loader(b"error code=syntax detail=-\n"), ProtocolError),
-        (task_loader(b"pong token=1\n"), ProtocolError),
+        (task_loader(b"pong token=1 t_ns=1\n"), ProtocolError),
         (task_loader(b"j", pause_s=0.05, repeat=True), SessionLost),
     ],
 )
@@ -530,3 +540,97 @@ def test_a_failed_session_leaves_no_thread_behind(credentials: SshCredentials, t
     for thread in left:
         thread.join(2.0)
     assert not [thread for thread in left if thread.is_alive()]
+
+
+# -- two clocks --------------------------------------------------------------------------------------------------------
+
+#: By how much the peers' clocks are ahead of ours.
+AHEAD_NS = 1_000 * NS_PER_S
+
+
+def clock(*, before_s: tuple[float, ...] = (0.0,), after_s: float = 0.0) -> Serve:
+    """A command that answers pings, and waits before and after it reads the clock."""
+
+    def serve(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        for line, wait_s in zip(lines_from(channel), cycle(before_s), strict=False):
+            over.wait(wait_s)
+            t_ns = time.monotonic_ns() + AHEAD_NS
+            over.wait(after_s)
+            channel.sendall(f"pong {line.removeprefix('ping ')} t_ns={t_ns}\n".encode())
+
+    return serve
+
+
+@contextmanager
+def opened(folder: Path, credentials: SshCredentials, serve: Serve) -> Iterator[SshSession]:
+    """A session to a server whose only command is `serve`."""
+    with ssh_server(folder, serve) as address, closing(SshSession(Endpoint(address, credentials))) as session:
+        session.open(Deadline.after(10.0))
+        yield session
+
+
+@pytest.mark.parametrize(
+    "serve", [clock(), clock(before_s=(0.03,)), clock(after_s=0.03)], ids=["prompt", "before", "after"]
+)
+def test_a_clock_pair_is_right_within_its_uncertainty(
+    serve: Serve, credentials: SshCredentials, tmp_path: Path
+) -> None:
+    """Both clocks are really one here, so that the truth is known: also when all of the round trip's time was spent on one way."""
+    with opened(tmp_path, credentials, serve) as session:
+        for _ in range(3):
+            began_ns = time.monotonic_ns()
+            pair = session.clock_pair(Deadline.after(10.0))
+            assert began_ns < pair.host_ns < time.monotonic_ns()
+            assert abs(pair.guest_ns - AHEAD_NS - pair.host_ns) <= pair.uncertainty_ns
+
+
+def test_of_several_round_trips_the_shortest_tells(credentials: SshCredentials, tmp_path: Path) -> None:
+    slow = clock(before_s=(0.4, 0.4, 0.0, 0.4, 0.4))
+    with opened(tmp_path, credentials, slow) as session:
+        assert session.clock_pair(Deadline.after(30.0)).uncertainty_ns < 200 * NS_PER_MS
+
+
+def answers(*replies: bytes) -> Serve:
+    """A command that answers any line so."""
+
+    def serve(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        for line in lines_from(channel):
+            for reply in replies:
+                channel.sendall(reply.replace(b"TOKEN", line.removeprefix("ping token=").encode()))
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("serve", "error"),
+    [
+        (answers(b"pong token=other t_ns=1\n"), ProtocolError),
+        (answers(b"pong token=TOKEN t_ns=1\n", b"pong token=TOKEN t_ns=2\n"), ProtocolError),
+        (answers(b"pong token=TOKEN\n"), ProtocolError),
+        (answers(b"pong token=TOKEN t_ns=soon\n"), ProtocolError),
+        (answers(b"accepted id=TOKEN\n"), ProtocolError),
+        (answers(b"error code=unknown_verb detail=ping\n"), ProtocolError),
+        (answers(b"pong token=TOKEN"), SessionLost),
+        (answers(), SessionLost),
+    ],
+)
+def test_what_is_no_answer_to_a_ping_is_an_error_in_time(
+    serve: Serve, error: type[RunnerError], credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, serve) as session:
+        assert isinstance(error_of(lambda: session.clock_pair(Deadline.after(BUDGET_S))), error)
+
+
+def test_the_clock_is_asked_for_between_task_sets_only(credentials: SshCredentials, tmp_path: Path) -> None:
+    with opened(tmp_path, credentials, task_loader(WHOLE)) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        with pytest.raises(UsageError, match="clock was asked for while a task set runs") as caught:
+            session.clock_pair(Deadline.after(10.0))
+        assert "events()" in caught.value.next_step
+        events = list(session.events(Deadline.after(10.0)))
+        assert len(events) == 4, "the set was not disturbed"
+        session.close()
+        with pytest.raises(SessionLost, match="not open"):
+            session.clock_pair(Deadline.after(10.0))
