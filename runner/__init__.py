@@ -10,8 +10,8 @@ From a Python shell, without Hydra:
 
 from runner.distributor import Distributor
 from runner.errors import RunnerError
-from runner.kinds import qemu_over_ssh, simulated
-from runner.machine import Machine, MachineKind
+from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated
+from runner.machine import Machine
 from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.logging import LoggingMonitor
@@ -19,9 +19,10 @@ from runner.monitors.progress import ProgressMonitor
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.monitors.stdout import StdoutMonitor
 from runner.monitors.summary import SummaryMonitor
-from runner.queue import TaskSetQueue
 from runner.sessions.base import AbstractSession
-from runner.specs import Clock, MachinePolicy, QemuSpec
+from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
+from runner.station import MachineKind
+from runner.taskset_queue import TaskSetQueue
 from runner.tasksets.examples import Hey0TaskSet
 from runner.tasksets.explicit import ExplicitTaskSets
 from runner.tasksets.uunifast import UUniFastTaskSets
@@ -41,6 +42,7 @@ __all__ = [
     "Policy",
     "ProgressMonitor",
     "QemuSpec",
+    "Reset",
     "RunnerError",
     "SQLiteMonitor",
     "StdoutMonitor",
@@ -50,6 +52,7 @@ __all__ = [
     "TaskSetQueue",
     "TaskSetSource",
     "UUniFastTaskSets",
+    "qemu_by_mailbox",
     "qemu_over_ssh",
     "simulated",
 ]

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from runner.config import CONF_FOLDER, register_schemas, to_plan
+from runner.config import CONF_FOLDER, to_plan
+from runner.config_schemas import register_schemas
 from runner.errors import RunnerError, UsageError
 from runner.exit_codes import ExitCode
 from runner.run import execute, exit_code_of, host_error

@@ -1,146 +1,23 @@
-"""The config's schemas, and the one way from a composed config to the frozen plan of a run."""
+"""The one way from a composed config to the frozen plan of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.model.task import member_of
-from runner.specs import Clock, MachinePolicy, QemuSpec
+from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
-
-
-@dataclass
-class UUniFastConf:
-    """`tasksets=uunifast`; see `runner.tasksets.uunifast.UUniFastTaskSets`."""
-
-    _target_: str = "runner.tasksets.uunifast.UUniFastTaskSets"
-    n_tasks: int = MISSING
-    utilizations: list[float] = MISSING
-    sets_per_utilization: int = MISSING
-    periods: list[str] = MISSING
-    hyperperiods: float = 3.0
-    seed: int = 0
-    policy: str = "fifo"
-    overrun_policy: str = "continue"
-    admission_control: bool = True
-    dl_margin: float = 0.02
-
-
-@dataclass
-class ExplicitConf:
-    """`tasksets=explicit`; see `runner.tasksets.explicit.ExplicitTaskSets`."""
-
-    _target_: str = "runner.tasksets.explicit.ExplicitTaskSets"
-    tasksets: list[Any] = MISSING
-
-
-@dataclass
-class LoggingConf:
-    """A line per attempt in the run's log."""
-
-    _target_: str = "runner.monitors.logging.LoggingMonitor"
-    level: str = "INFO"
-
-
-@dataclass
-class StdoutConf:
-    """A line per attempt on standard output."""
-
-    _target_: str = "runner.monitors.stdout.StdoutMonitor"
-
-
-@dataclass
-class ProgressConf:
-    """A progress bar."""
-
-    _target_: str = "runner.monitors.progress.ProgressMonitor"
-    interval_s: float = 5.0
-
-
-@dataclass
-class SQLiteConf:
-    """The data set."""
-
-    _target_: str = "runner.monitors.sqlite.SQLiteMonitor"
-    path: str = "${run_folder}/results.sqlite"
-    commit_interval_s: float = 0.2
-
-
-@dataclass
-class SummaryConf:
-    """The table at the end."""
-
-    _target_: str = "runner.monitors.summary.SummaryMonitor"
-
-
-@dataclass
-class QemuConf:
-    """How guests are built and booted; see `runner.specs.QemuSpec`."""
-
-    arch: str = QemuSpec.arch
-    clock: str = QemuSpec.clock.value
-    icount_shift: int = QemuSpec.icount_shift
-    vcpus: int = QemuSpec.vcpus
-    memory_mib: int = QemuSpec.memory_mib
-    image: str | None = None
-    qemu_binary: str | None = None
-    ssh_port: int | None = None
-    snapshot: bool = QemuSpec.snapshot
-    boot_timeout_s: float = QemuSpec.boot_timeout_s
-    start_timeout_s: float = QemuSpec.start_timeout_s
-
-
-@dataclass
-class PolicyConf:
-    """How patient machines are; see `runner.specs.MachinePolicy`."""
-
-    max_tries: int = MachinePolicy.max_tries
-    max_start_failures: int = MachinePolicy.max_start_failures
-    start_timeout_s: float = MachinePolicy.start_timeout_s
-    request_timeout_s: float = MachinePolicy.request_timeout_s
-    taskset_timeout_s: float = MachinePolicy.taskset_timeout_s
-    taskset_timeout_factor: float = MachinePolicy.taskset_timeout_factor
-
-
-@dataclass
-class MachinesConf:
-    """The fleet: how many machines, and what they are made of.
-
-    Attributes:
-        count: Machines at the start.
-        limit: What the control file cannot go beyond.
-        host: `qemu`, or `none` where the session needs no guest.
-        session: `_target_` names the session's class; it is called with the host, if there is one, and these arguments.
-        qemu: For `host: qemu`.
-        policy: How patient they are.
-    """
-
-    count: int = 1
-    limit: int = 7
-    host: str = "qemu"
-    session: dict[str, Any] = field(default_factory=lambda: {"_target_": "runner.sessions.ssh.SshSession"})
-    qemu: QemuConf = field(default_factory=QemuConf)
-    policy: PolicyConf = field(default_factory=PolicyConf)
-
-
-@dataclass
-class RunnerConf:
-    """The whole config."""
-
-    tasksets: Any = MISSING
-    monitors: dict[str, Any] = field(default_factory=dict)
-    machines: MachinesConf = field(default_factory=MachinesConf)
-    run_folder: str = "${hydra:runtime.output_dir}"
+MAX_REPEAT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +26,14 @@ class RunPlan:
 
     Attributes:
         tasksets: The source of task sets.
+        repeat: How often each is measured.
+        reuse: Run folder or data set of an earlier run, to take results from.
         monitors: By name.
         open_session: Called with the host, or with nothing where there is none.
         qemu: How guests are built; None where the session needs no guest.
+        reset: When a guest goes back to its booted snapshot.
         policy: How patient machines are.
+        limits: What a measurement on the host's clock may suffer.
         count: Machines at the start.
         limit: What nobody can go beyond.
         seed: Of the task sets, where they have one.
@@ -162,28 +43,14 @@ class RunPlan:
     monitors: dict[str, object]
     open_session: partial[object]
     qemu: QemuSpec | None
+    reset: Reset
     policy: MachinePolicy
+    limits: DisturbanceLimits
     count: int
     limit: int
     seed: int | None
-
-
-def register_schemas() -> None:
-    """Make the schemas known to Hydra under the names that the files in `conf/` refer to."""
-    store = ConfigStore.instance()
-    store.store(name="base_config", node=RunnerConf)
-    store.store(group="tasksets", name="base_uunifast", node=UUniFastConf)
-    store.store(group="tasksets", name="base_explicit", node=ExplicitConf)
-    monitors = {
-        "logging": LoggingConf,
-        "stdout": StdoutConf,
-        "progress": ProgressConf,
-        "sqlite": SQLiteConf,
-        "summary": SummaryConf,
-    }
-    for name, schema in monitors.items():
-        store.store(group="monitors", name=f"base_{name}", node={name: schema})
-    store.store(group="machines", name="base_machines", node=MachinesConf)
+    repeat: int = 1
+    reuse: Path | None = None
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -199,6 +66,12 @@ def to_plan(config: DictConfig) -> RunPlan:
         raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
     machines = config.machines
     _check_counts(machines.count, machines.limit)
+    if not 1 <= config.repeat <= MAX_REPEAT:
+        raise UsageError(
+            f"repeat is {config.repeat}",
+            where="repeat",
+            next_step=f"choose 1 … {MAX_REPEAT} measurements of each set",
+        )
     if machines.host not in ("qemu", "none"):
         raise UsageError(f"machines.host is {machines.host!r}", next_step="choose qemu or none")
     seed = config.tasksets.get("seed")
@@ -207,10 +80,14 @@ def to_plan(config: DictConfig) -> RunPlan:
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=_made(machines.session, "machines.session", call=False),
         qemu=_qemu(machines.qemu) if machines.host == "qemu" else None,
+        reset=member_of(Reset, machines.reset, "machines.reset"),
         policy=_policy(machines.policy),
+        limits=_limits(machines.disturbance),
         count=machines.count,
         limit=machines.limit,
         seed=seed if isinstance(seed, int) else None,
+        repeat=config.repeat,
+        reuse=Path(config.reuse) if config.reuse is not None else None,
     )
 
 
@@ -260,6 +137,17 @@ def _policy(config: DictConfig) -> MachinePolicy:
     for key, value in values.items():
         _require_positive(value, f"machines.policy.{key}")
     return MachinePolicy(**values)
+
+
+def _limits(config: DictConfig) -> DisturbanceLimits:
+    values = {str(key): value for key, value in config.items()}
+    for key, value in values.items():
+        if value < 0:
+            where = f"machines.disturbance.{key}"
+            raise UsageError(
+                f"{where} is {value}, must be 0 or more", where=where, next_step=f"set {where}=…"
+            )
+    return DisturbanceLimits(**values)
 
 
 def _require_positive(value: float, key: str) -> None:

@@ -12,13 +12,16 @@ from typing import Any, Self
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
 from runner.fleet import FleetState, RunState
-from runner.kinds import qemu_over_ssh
-from runner.machine import Machine, MachineKind
+from runner.kinds import qemu_by_mailbox
+from runner.machine import Machine
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
-from runner.queue import Job, JobQueue, TaskSetQueue
+from runner.queue import JobQueue
+from runner.reuse import EarlierRun
+from runner.station import MachineKind
+from runner.taskset_queue import Job, TaskSetQueue
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -44,7 +47,9 @@ class Distributor:
     Args:
         max_machine: How many machines at most, 0 … `machine_limit`.
         machine_limit: What nobody can go beyond while this object lives.
-        kind: What the machines are made of; QEMU guests reached over SSH unless told otherwise.
+        kind: What the machines are made of; exact QEMU guests unless told otherwise.
+        repeat: How often each task set is measured.
+        reuse: Where to look for results before they are measured; stays the caller's, and open until `close()` has returned.
         folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
         on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
 
@@ -58,12 +63,16 @@ class Distributor:
         *,
         machine_limit: int = MACHINE_LIMIT,
         kind: MachineKind | None = None,
+        repeat: int = 1,
+        reuse: EarlierRun | None = None,
         folder: Path | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
         self._max = self._checked(max_machine)
-        self._kind = kind or qemu_over_ssh()
+        self._kind = kind or qemu_by_mailbox()
+        self._repeat = repeat
+        self._reuse = reuse
         self._paths = RunPaths(folder) if folder is not None else RunPaths.new(Path("outputs"))
         self._on_change = on_change
         self._queue = JobQueue()
@@ -108,7 +117,7 @@ class Distributor:
         job = Job(taskset, self._dispatcher.channel(monitors), session_parameters)
         with self._changed:
             self._refuse_if_closed("add_job")
-            self._queue.add(TaskSetQueue(job, max_tries=self._kind.policy.max_tries))
+            self._queue.add(TaskSetQueue(job, max_tries=self._kind.policy.max_tries, repeat=self._repeat))
             self._reconcile()
 
     # The fleet
@@ -301,6 +310,7 @@ class Distributor:
             folder=self._paths.machine(name),
             on_change=self._tell,
             on_end=self._ended,
+            reuse=self._reuse,
         )
         machine.start()
         self._machines[name] = machine  # it cannot have ended yet: that takes the lock

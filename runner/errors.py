@@ -11,6 +11,8 @@ The first branch says whose fault it is, because that decides what happens next:
      │    ├── SessionLost         the connection broke, or a remote call passed its deadline
      │    └── ProtocolError       the other side sent something that the protocol forbids
      ├── TaskSetError         this task set cannot run anywhere; recorded as bad, not retried
+     │    └── UnrepeatableError   measured again, it gave another job table
+     ├── DisturbedError       the host disturbed the measurement; the task set is tried again
      └── MachineKilled        the operator ended the machine; the task set goes back uncharged
 
 A missed deadline or a task that the kernel's admission test refused is data (an event), never an error.
@@ -91,6 +93,14 @@ class ProtocolError(InfrastructureError):
 
 class TaskSetError(RunnerError):
     """The task set itself cannot run, on whichever machine: it ends as bad at once."""
+
+
+class UnrepeatableError(TaskSetError):
+    """A task set gave two job tables where a measurement is to repeat bit for bit."""
+
+
+class DisturbedError(RunnerError):
+    """The host disturbed a measurement beyond its limits; the task set is tried again on the same guest."""
 
 
 class MachineKilled(RunnerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from runner.deadline import Deadline
-from runner.errors import GuestDied
+from runner.errors import GuestDied, UsageError
 from runner.specs import Accelerator
 
 
@@ -47,9 +48,11 @@ class HostFacts:
         name: The host's name: `qemu1`.
         arch: The guest's architecture, by Debian's name.
         accel: What executed the guest's code.
-        icount_shift: One guest instruction took 2**icount_shift ns; None where the host's clock ruled.
+        cpu_mips: Speed of the guest's processor in million instructions per second; None where the host's clock ruled.
+        icount_shift: The same in QEMU's form: one guest instruction took 2**icount_shift ns.
         vcpus: Virtual CPUs.
-        qemu_version: `7.2.22`.
+        memory_mib: The guest's RAM.
+        qemu_version: `7.2.22 (Debian 1:7.2+dfsg-7)`.
         image_digest: Digest of the guest image.
         kernel_release: What `uname -r` says in the guest.
         boot: Cold, or from a snapshot.
@@ -59,8 +62,10 @@ class HostFacts:
     name: str
     arch: str
     accel: Accelerator
+    cpu_mips: float | None
     icount_shift: int | None
     vcpus: int
+    memory_mib: int
     qemu_version: str
     image_digest: str
     kernel_release: str
@@ -157,6 +162,35 @@ class AbstractHost(ABC):
             GuestDied: it is gone.
             MachineKilled: `kill()` was called.
         """
+
+    @property
+    def mailbox(self) -> mmap.mmap:
+        """The memory that is shared with the guest; to be read and written only while the guest is paused.
+
+        Raises:
+            UsageError: before `start()` returned, or where the guest has none.
+        """
+        raise UsageError(f"host {self.name} has no mailbox", next_step="use a session that does without")
+
+    def run_until_bell(self, deadline: Deadline) -> None:
+        """Let a paused guest run until it rings its bell; it is paused again then, from that instruction on.
+
+        Raises:
+            GuestDied: it ended, or its own watchdog found it hanging: that one counts in guest time.
+            SessionLost: the deadline passed; the guest may still be running.
+            MachineKilled: `kill()` was called.
+            UsageError: the guest has no mailbox.
+        """
+        raise UsageError(f"host {self.name} has no bell", next_step="use a session that does without")
+
+    def evidence(self) -> str:
+        """The last words of the guest that runs now, and of what emulates it; may be empty."""
+        return ""
+
+    @property
+    def pid(self) -> int | None:
+        """The process whose scheduling on this computer decides how fast the guest runs, if it is one of this computer."""
+        return None
 
     @abstractmethod
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:

@@ -3,67 +3,34 @@
 from __future__ import annotations
 
 import logging
-import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.deadline import Deadline
 from runner.errors import (
+    DisturbedError,
     GuestDied,
     InfrastructureError,
     MachineKilled,
-    ProtocolError,
     RunnerError,
     TaskSetError,
 )
-from runner.events import EndEvent, JobEvent, JobRecord, Outcome, RefusedEvent, Run, RunResult, StartEvent
+from runner.events import REPEATABLE, Outcome, Run, RunResult, Validity
 from runner.fleet import MachineState, Phase
-from runner.hosts import AbstractHost
-from runner.queue import JobQueue, Lease
-from runner.sessions.base import AbstractSession
-from runner.specs import MachinePolicy
-from runner.units import NS_PER_S
+from runner.identity import executable_digests, measurement_identity
+from runner.measuring import measure
+from runner.model import TaskSet
+from runner.queue import JobQueue
+from runner.reuse import EarlierRun
+from runner.specs import Reset
+from runner.station import MachineKind, Station, Stations
+from runner.taskset_queue import Lease
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineKind:
-    """What the machines of a fleet are made of.
-
-    Attributes:
-        open_host: Makes the host of a machine from its name and its folder; None where a session needs no host.
-        open_session: Makes the session to that host.
-        policy: How patient a machine is.
-    """
-
-    open_host: Callable[[str, Path], AbstractHost] | None
-    open_session: Callable[[AbstractHost | None], AbstractSession]
-    policy: MachinePolicy = field(default_factory=MachinePolicy)
-
-
-@dataclass(frozen=True)
-class _Station:
-    """A host that is up, the session to it, and what both say of themselves."""
-
-    host: AbstractHost | None
-    session: AbstractSession
-    facts: dict[str, str | int | float | None]
-
-    def pause(self) -> None:
-        """Stop an idle guest: its virtual time would race, and cost a core of this computer."""
-        if self.host is not None:
-            self.host.pause()
-
-    def resume(self) -> None:
-        """Let it run on."""
-        if self.host is not None:
-            self.host.resume()
 
 
 class Machine(threading.Thread):
@@ -77,6 +44,7 @@ class Machine(threading.Thread):
         folder: The machine's own: its log and its host's console.
         on_change: Called, from this thread, whenever `state` has changed.
         on_end: Called last, from this thread, with the machine.
+        reuse: Where to look for a task set's table before it is measured.
     """
 
     def __init__(
@@ -88,6 +56,7 @@ class Machine(threading.Thread):
         folder: Path,
         on_change: Callable[[], None],
         on_end: Callable[[Machine], None],
+        reuse: EarlierRun | None = None,
     ) -> None:
         super().__init__(name=name)
         self._kind = kind
@@ -95,14 +64,17 @@ class Machine(threading.Thread):
         self._folder = folder
         self._on_change = on_change
         self._on_end = on_end
+        self._reuse = reuse
         self._log = logging.getLogger("runner.machine").getChild(name)
         self._state = MachineState(name, Phase.STARTING)
         self._lock = threading.Lock()
         self._closing = False
         self._left = False
         self._killed: MachineKilled | None = None
-        self._host: AbstractHost | None = None
-        self._session: AbstractSession | None = None
+        self._stations = Stations(kind, name, folder)
+        # Taken from the queue and not begun yet.
+        self._lease: Lease | None = None
+        self._settings: Mapping[str, str | int | float | None] | None = None
         self._parameters: tuple[Any, ...] = ()
         # Starts in a row that came to nothing.
         self._failures = 0
@@ -135,13 +107,9 @@ class Machine(threading.Thread):
     def kill(self) -> None:
         """End now; the present task set goes back uncharged. Any thread; returns at once."""
         with self._lock:
-            self._killed = self._killed or MachineKilled(f"machine {self.name} was killed by the operator")
-            host, session = self._host, self._session
-        # The session first: it should hear of the kill before it finds the line dead.
-        if session is not None:
-            session.abort(self._killed)
-        if host is not None:
-            host.kill()
+            killed = self._killed or MachineKilled(f"machine {self.name} was killed by the operator")
+            self._killed = killed
+        self._stations.abort(killed)
         self._queue.wake()
 
     def run(self) -> None:
@@ -172,130 +140,204 @@ class Machine(threading.Thread):
             self._on_end(self)
 
     def _live(self) -> None:
-        while self._wanted() and not self._queue.drained:
+        with self._stations:
             try:
-                with self._station() as station:
-                    if self._serve(station):
-                        return
-            except InfrastructureError as exc:
-                if self._killed is not None:  # whatever breaks now was broken by the kill
-                    raise self._killed from exc
-                self._failures += 1
-                if self._failures >= self._kind.policy.max_start_failures:
-                    raise
-                self._log.warning("start %d of %s failed: %s", self._failures, self.name, exc)
-            self._become(Phase.RECOVERING)
+                if self._reuse is not None:
+                    self._lease = self._first_unknown()
+                while self._wanted() and not self._queue.drained:
+                    try:
+                        if self._work():
+                            return
+                    except InfrastructureError as exc:
+                        self._survive(exc)
+            finally:
+                if self._lease is not None:  # it never ran
+                    self._queue.give_back(self._lease, InfrastructureError("no start"), charged=False)
+
+    def _survive(self, exc: InfrastructureError) -> None:
+        if self._killed is not None:  # whatever breaks now was broken by the kill
+            raise self._killed from exc
+        self._failures += 1
+        if self._failures >= self._kind.policy.max_start_failures:
+            raise exc
+        self._log.warning("start %d of %s failed: %s", self._failures, self.name, exc)
+        self._become(Phase.RECOVERING)
 
     def _wanted(self) -> bool:
         if self._killed is not None:
             raise self._killed
         return not self._closing
 
-    @contextmanager
-    def _station(self) -> Iterator[_Station]:
-        """A host that is up with an open session; both are closed at the end, whatever happened."""
-        policy = self._kind.policy
-        with ExitStack() as stack:
-            host = None
-            if self._kind.open_host is not None:
-                host = stack.enter_context(self._kind.open_host(self.name, self._folder))
-                with self._lock:
-                    self._host = host
-                self._wanted()  # a kill that came before the line above found no host to kill
-                host.start(Deadline.after(policy.start_timeout_s))
-                host.resume()
-            session = self._kind.open_session(host)
-            stack.callback(session.close)
-            with self._lock:
-                self._session = session
-            if host is not None:
-                host.watch(session.abort)
-            self._wanted()
-            session.open(Deadline.after(policy.request_timeout_s))
-            self._parameters = ()
-            if host is not None:
-                self._log.info("%s is up (%s, %.2f s)", self.name, host.facts.boot.value, host.facts.start_s)
-            try:
-                yield _Station(host, session, _facts(host, session))
-            finally:
-                with self._lock:
-                    self._host = self._session = None
+    def _work(self) -> bool:
+        """Work at one station for as long as it is good; True when there is no more to do."""
+        station = self._stations.take()
+        self._parameters = ()
+        try:
+            return self._serve(station)
+        finally:
+            self._stations.retire(station)
 
-    def _serve(self, station: _Station) -> bool:
-        """Run task sets; True when there is no more to do, False when the host has to be replaced."""
+    def _serve(self, station: Station) -> bool:
         while True:
             lease = self._next_lease(station)
             if lease is None:
                 return True
             self._failures = 0  # not before: a host that dies whenever it idles is of no use either
-            if not self._measure(lease, station):
+            spent = self._kind.reset is Reset.TASKSET
+            if spent and self._queue.n_left != 0:
+                self._stations.prepare()
+            good = self._measure(lease, station)
+            if not good:
+                self._become(Phase.RECOVERING)
                 return False
             self._become(Phase.CLOSING if self._closing else Phase.IDLE)
+            if spent:
+                return False
 
-    def _next_lease(self, station: _Station) -> Lease | None:
-        if not self._wanted():
-            return None
-        lease = self._queue.try_acquire()
-        if lease is not None:
-            return lease
+    def _next_lease(self, station: Station) -> Lease | None:
+        while self._wanted():
+            lease, self._lease = self._lease, None
+            lease = lease or self._queue.try_acquire() or self._await_lease(station)
+            if lease is None or not self._known(lease):
+                return lease
+        return None
+
+    def _await_lease(self, station: Station) -> Lease | None:
         station.pause()
         self._become(Phase.IDLE)
         lease = self._queue.acquire(self._wanted)
         if lease is not None:
-            try:
+            with self._unharmed(lease):  # the host may have died or been killed while it was idle
                 station.resume()
-            except BaseException as exc:
-                # The host died or was killed while it was idle: the set never ran, so it is not charged.
-                self._queue.give_back(lease, InfrastructureError(f"no start: {exc}"), charged=False)
-                raise
         return lease
 
-    def _measure(self, lease: Lease, station: _Station) -> bool:
+    @contextmanager
+    def _unharmed(self, lease: Lease) -> Iterator[None]:
+        """Give a lease back uncharged if the block fails: the set never ran."""
+        try:
+            yield
+        except BaseException as exc:
+            self._queue.give_back(lease, InfrastructureError(f"no start: {exc}"), charged=False)
+            raise
+
+    def _first_unknown(self) -> Lease | None:
+        """The first task set that has no table yet; those before it need no host at all."""
+        while self._wanted():
+            lease = self._queue.try_acquire()
+            if lease is None or not self._known(lease):
+                return lease
+        return None
+
+    def _known(self, lease: Lease) -> bool:
+        """Whether an earlier run has measured the same; its table is taken over then."""
+        if self._reuse is None:
+            return False
+        with self._unharmed(lease):
+            identity = self._identity(lease.taskset)
+            earlier = None if identity is None else self._reuse.find(identity)
+        if earlier is None:
+            return False
+
+        def replay(run: Run) -> RunResult:
+            for event in earlier.replayed():
+                lease.job.channel.event(run, event)
+            return earlier
+
+        self._attempt(lease, self._run_of(lease, identity), replay)
+        return True
+
+    def _identity(self, taskset: TaskSet, predecessor: str | None = None) -> str | None:
+        """Of all that the measurement depends on; None where nobody can tell, also because an executable cannot be read."""
+        if self._settings is None and self._kind.settings is not None:
+            self._settings = self._kind.settings()
+        if self._settings is None:
+            return None
+        try:
+            digests = executable_digests(taskset)
+        except TaskSetError:
+            return None  # the session will say so
+        return measurement_identity(taskset, self._settings, files=digests, predecessor=predecessor)
+
+    def _run_of(self, lease: Lease, identity: str | None, **more: Any) -> Run:  # noqa: ANN401 - Run's own fields
+        return Run(
+            taskset=lease.taskset,
+            machine=self.name,
+            attempt=lease.attempt,
+            repetition=lease.repetition,
+            identity=identity,
+            **more,
+        )
+
+    def _measure(self, lease: Lease, station: Station) -> bool:
         """One attempt at one task set. Returns whether the station is still good."""
-        run = Run(taskset=lease.taskset, machine=self.name, attempt=lease.attempt, facts=station.facts)
+        with self._unharmed(lease):
+            identity = self._identity(lease.taskset, station.identity)
+        station.n_started += 1
+        # What a session without a host computes does not depend on what it computed before.
+        station.identity = None if station.host is None else identity
+        run = self._run_of(lease, identity, facts=station.facts, position=station.n_started)
+        return self._attempt(lease, run, lambda run: self._execute(run, lease, station))
+
+    def _attempt(self, lease: Lease, run: Run, produce: Callable[[Run], RunResult]) -> bool:
+        """Tell monitors and queue of one attempt. Returns whether the station is still good."""
         started_s = time.monotonic()
         error: RunnerError = InfrastructureError("the machine's thread ended because of a bug")
-        outcome = Outcome.INFRA_ERROR
+        failed = RunResult(outcome=Outcome.INFRA_ERROR)
         result: RunResult | None = None
         try:
             self._become(Phase.RUNNING, lease.taskset.taskset_id)
             lease.job.channel.start(run)
-            result = self._execute(run, lease, station.session, started_s)
+            measured = produce(run)
+            if measured.validity is Validity.DISTURBED and lease.attempt < self._kind.policy.max_tries:
+                failed = replace(measured, outcome=Outcome.DISTURBED, jobs=())
+                raise DisturbedError(f"the host disturbed the measurement: {measured.error}")
+            result = measured
             lease.job.channel.finish(run, result)
         except RunnerError as exc:
             # Whatever breaks in a kill was broken by it, and says nothing about the set.
             error = self._killed or exc
             if isinstance(error, MachineKilled):
-                outcome = Outcome.ABORTED
+                failed = replace(failed, outcome=Outcome.ABORTED)
             elif isinstance(error, GuestDied):
-                outcome = Outcome.GUEST_CRASH
-            if isinstance(error, TaskSetError | InfrastructureError):
-                return isinstance(error, TaskSetError)
+                failed = replace(failed, outcome=Outcome.GUEST_CRASH)
+            if isinstance(error, TaskSetError | InfrastructureError | DisturbedError):
+                return not isinstance(error, InfrastructureError)
             raise error from exc.__cause__
         finally:
-            if result is not None:
-                self._queue.done(lease)
+            if result is None:
+                failed = replace(failed, wall_s=time.monotonic() - started_s, error=str(error))
+                self._give_back(lease, run, error, failed)
             else:
-                self._give_back(lease, run, error, outcome, time.monotonic() - started_s)
+                self._end(lease, run, result)
         self._state = MachineState(
             self.name, self._state.phase, self._state.taskset_id, self._state.n_done + 1
         )
         return True
 
-    def _give_back(self, lease: Lease, run: Run, error: RunnerError, outcome: Outcome, wall_s: float) -> None:
-        channel = lease.job.channel
-        charged = outcome is not Outcome.ABORTED
+    def _end(self, lease: Lease, run: Run, result: RunResult) -> None:
+        repeatable = result.validity in REPEATABLE
+        table = result.table_sha256 if repeatable else None
+        error = lease.queue.compare(lease, table, identity=run.identity)
+        if error is None:
+            self._queue.done(lease)
+        else:
+            self._give_back(lease, run, error, None)
+
+    def _give_back(self, lease: Lease, run: Run, error: RunnerError, failed: RunResult | None) -> None:
+        """End a lease without success; `failed` is what monitors are told of an attempt whose end they do not know yet."""
+        charged = failed is None or failed.outcome is not Outcome.ABORTED
         bad = lease.queue.would_be_bad(lease, error, charged=charged)
         try:
             # The monitors are told before the queue is: once it is drained, the run ends.
-            channel.stop(run, RunResult(outcome=outcome, wall_s=wall_s, error=str(error)))
+            if failed is not None:
+                lease.job.channel.stop(run, failed)
             if bad:
-                channel.bad(run, error)
+                lease.job.channel.bad(run, error)
         finally:
             self._queue.give_back(lease, error, charged=charged)
         taskset = lease.taskset
         self._log.log(
-            logging.INFO if outcome is Outcome.ABORTED else logging.WARNING,
+            logging.WARNING if charged else logging.INFO,
             "task set %s (%s), try %d on %s: %s: %s",
             taskset.name,
             taskset.taskset_id,
@@ -305,49 +347,12 @@ class Machine(threading.Thread):
             error,
         )
 
-    def _execute(self, run: Run, lease: Lease, session: AbstractSession, started_s: float) -> RunResult:
-        policy, taskset = self._kind.policy, lease.taskset
+    def _execute(self, run: Run, lease: Lease, station: Station) -> RunResult:
         if lease.job.session_parameters != self._parameters:
-            session.configure(lease.job.session_parameters)
+            station.session.configure(lease.job.session_parameters)
             self._parameters = lease.job.session_parameters
-        session.start(taskset, Deadline.after(policy.request_timeout_s))
-        budget_s = policy.taskset_timeout_s + policy.taskset_timeout_factor * taskset.end_ns / NS_PER_S
-        jobs: list[JobRecord] = []
-        t0_ns = end_ns = None
-        outcome = Outcome.COMPLETED
-        for event in session.events(Deadline.after(budget_s)):
-            lease.job.channel.event(run, event)
-            match event:
-                case JobEvent(job):
-                    jobs.append(job)
-                case StartEvent(t0_guest_ns):
-                    t0_ns = t0_guest_ns
-                case RefusedEvent():
-                    outcome = Outcome.REJECTED
-                case EndEvent(t_ns, stopped):
-                    end_ns = t_ns
-                    if stopped and outcome is Outcome.COMPLETED:
-                        outcome = Outcome.TIMEOUT
-        if end_ns is None:
-            raise ProtocolError(f"{type(session).__name__}.events() ended without an EndEvent")
-        return RunResult(
-            outcome=outcome,
-            jobs=tuple(jobs),
-            t0_guest_ns=t0_ns,
-            end_ns=end_ns,
-            wall_s=time.monotonic() - started_s,
-        )
+        return measure(run, station, self._kind, lease.job.channel)
 
     def _become(self, phase: Phase, taskset_id: str | None = None) -> None:
         self._state = MachineState(self.name, phase, taskset_id, self._state.n_done)
         self._on_change()
-
-
-def _facts(host: AbstractHost | None, session: AbstractSession) -> dict[str, str | int | float | None]:
-    """Columns of the `runs` table."""
-    facts: dict[str, str | int | float | None] = {"host_id": platform.node()}
-    if host is not None:
-        facts |= asdict(host.facts)
-        facts["guest_image_sha256"] = facts.pop("image_digest")
-        del facts["name"]
-    return {**facts, **session.facts}

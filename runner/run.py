@@ -8,7 +8,8 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from runner import control
@@ -16,20 +17,23 @@ from runner.config import RunPlan, located
 from runner.control_watcher import ControlWatcher
 from runner.distributor import Distributor
 from runner.durable import replace_text
-from runner.errors import HostError, InfrastructureError, UsageError
+from runner.errors import HostError, InfrastructureError, RunnerError, UsageError
 from runner.exit_codes import ExitCode
 from runner.fleet import FleetState, RunState
 from runner.hosts import AbstractHost
-from runner.machine import MachineKind
+from runner.kinds import qemu, without_host
 from runner.manifest import manifest
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.paths import RunPaths
 from runner.qemu.command import check_spec
-from runner.qemu.host import QemuHost
 from runner.qemu.probe import find_binary
+from runner.reuse import EarlierRun
 from runner.sessions.base import AbstractSession
+from runner.sessions.simulation import SimulationSession
 from runner.signals import OperatorSignals
+from runner.specs import QemuSpec, Reach
+from runner.station import MachineKind
 from runner.status import StatusWriter
 
 # Sets are looked at before the first machine starts, but not all of an endless source.
@@ -59,13 +63,21 @@ def execute(plan: RunPlan, folder: Path, *, overrides: Sequence[str] = ()) -> Ex
             where="hydra.run.dir",
             next_step="choose another run folder, or start again: the default is named for date and time",
         )
+    with _earlier(plan.reuse) if plan.reuse is not None else nullcontext() as reuse:
+        try:
+            replace_text(paths.manifest, json.dumps(manifest(plan, overrides=overrides), indent=1) + "\n")
+            wanted = control.Control(plan.count, RunState.RUN)
+            replace_text(paths.control, control.render(wanted, plan.limit))
+            return _Run(plan, paths, source, monitors, kind, reuse=reuse).execute()
+        except OSError as exc:
+            raise host_error(exc, str(folder)) from exc
+
+
+def _earlier(path: Path) -> EarlierRun:
     try:
-        replace_text(paths.manifest, json.dumps(manifest(plan, overrides=overrides), indent=1) + "\n")
-        wanted = control.Control(plan.count, RunState.RUN)
-        replace_text(paths.control, control.render(wanted, plan.limit))
-        return _Run(plan, paths, source, monitors, kind).execute()
-    except OSError as exc:
-        raise host_error(exc, str(folder)) from exc
+        return EarlierRun(path)
+    except RunnerError as exc:
+        raise located(exc, "reuse") from exc
 
 
 def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], MachineKind]:
@@ -97,7 +109,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
     if plan.qemu is None:
         kind.open_session(None).close()
     else:
-        check_spec(plan.qemu)
+        check_spec(_spec(plan))
         find_binary(plan.qemu)
     return source, tuple(monitors), kind
 
@@ -149,12 +161,7 @@ def _no_session(kind: type) -> UsageError:
 
 
 def _kind(plan: RunPlan) -> MachineKind:
-    spec = plan.qemu
-
-    def open_host(name: str, folder: Path) -> AbstractHost:
-        if spec is None:
-            raise UsageError("there is no host to open", where="machines.host")
-        return QemuHost(spec, name=name, folder=folder)
+    made_by = plan.open_session.func
 
     def open_session(host: AbstractHost | None) -> AbstractSession:
         try:
@@ -165,9 +172,18 @@ def _kind(plan: RunPlan) -> MachineKind:
             raise _no_session(type(session))
         return session
 
-    return MachineKind(
-        open_host=open_host if spec is not None else None, open_session=open_session, policy=plan.policy
-    )
+    if plan.qemu is None:
+        return without_host(open_session, policy=plan.policy, ideal=made_by is SimulationSession)
+    return qemu(_spec(plan), open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+
+
+def _spec(plan: RunPlan) -> QemuSpec:
+    """The guests' settings, with what the session talks to them through."""
+    assert plan.qemu is not None  # noqa: S101 - the caller has asked
+    made_by = plan.open_session.func
+    if isinstance(made_by, type) and issubclass(made_by, AbstractSession):
+        return replace(plan.qemu, reach=made_by.reach)
+    return replace(plan.qemu, reach=Reach.SSH)
 
 
 class _Run:
@@ -180,13 +196,21 @@ class _Run:
         source: TaskSetSource,
         monitors: tuple[AbstractMonitor, ...],
         kind: MachineKind,
+        *,
+        reuse: EarlierRun | None,
     ) -> None:
         self._plan = plan
         self._source = source
         self._monitors = monitors
         self._paths = paths
         self._distributor = Distributor(
-            plan.count, machine_limit=plan.limit, kind=kind, folder=paths.folder, on_change=self._changed
+            plan.count,
+            machine_limit=plan.limit,
+            kind=kind,
+            repeat=plan.repeat,
+            reuse=reuse,
+            folder=paths.folder,
+            on_change=self._changed,
         )
         self._status = StatusWriter(paths.status, self._distributor.get_distributor_state)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+#: QEMU's instruction counter gives an instruction a power of two of nanoseconds, at least one.
+FASTEST_MIPS = 1000.0
+CPU_MIPS = tuple(FASTEST_MIPS / (1 << shift) for shift in range(11))
 
 
 class Clock(StrEnum):
@@ -14,6 +19,24 @@ class Clock(StrEnum):
     ICOUNT = "icount"
     #: The host's clock: KVM where a booted probe proves it, else TCG.
     HOST = "host"
+
+
+class Reach(StrEnum):
+    """What the runner uses to talk to a guest while task sets run."""
+
+    #: Shared memory, while the guest stands still: nothing that the host times reaches it while it runs.
+    MAILBOX = "mailbox"
+    #: Its network: the host's timing decides when packets arrive.
+    SSH = "ssh"
+
+
+class Reset(StrEnum):
+    """When a machine goes back to its booted snapshot."""
+
+    #: Before each task set: what it measures depends on the task set alone.
+    TASKSET = "taskset"
+    #: When the machine starts: what it measures also depends on the task sets before.
+    MACHINE = "machine"
 
 
 class Accelerator(StrEnum):
@@ -30,9 +53,12 @@ class QemuSpec:
     Attributes:
         arch: A row of `runner.qemu.architectures.ARCHITECTURES`: `arm64`, `amd64`.
         clock: Where the guest's time comes from.
-        icount_shift: With `Clock.ICOUNT`, one guest instruction takes 2**icount_shift ns (3: a 125-MIPS processor).
+        cpu_mips: With `Clock.ICOUNT`, the processor's speed in million instructions per second: 1000, 500, 250, 125, 62.5 …
         vcpus: Virtual CPUs; exactly one with `Clock.ICOUNT`.
         memory_mib: The guest's RAM.
+        reach: What the session talks through.
+        mailbox_mib: With `Reach.MAILBOX`, room for a task set's files and jobs (56 bytes a job); a power of two. Only
+            what is used takes memory.
         image: Folder of a built guest image; None takes the current one of `arch`.
         qemu_binary: QEMU to use instead of the architecture's; a name on the PATH or a path.
         ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free ones.
@@ -43,15 +69,27 @@ class QemuSpec:
 
     arch: str = "arm64"
     clock: Clock = Clock.ICOUNT
-    icount_shift: int = 3
+    cpu_mips: float = 125.0
     vcpus: int = 1
     memory_mib: int = 128
+    reach: Reach = Reach.MAILBOX
+    mailbox_mib: int = 128
     image: Path | None = None
     qemu_binary: str | None = None
     ssh_port: int | None = None
     snapshot: bool = True
     boot_timeout_s: float = 120.0
     start_timeout_s: float = 30.0
+
+    @property
+    def icount_shift(self) -> int:
+        """QEMU's form of the speed: one guest instruction takes 2**icount_shift ns."""
+        return round(math.log2(FASTEST_MIPS / self.cpu_mips))
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing but the guest's own past decides what it does: neither the host's clock nor its network."""
+        return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,14 +19,17 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors deadline units durable exit_codes",
     "model model.task model.taskset fleet specs paths control",
-    "events simulator simulator.admission simulator.simulation simulator.state"
-    " tasksets tasksets.examples tasksets.explicit tasksets.uunifast tasksets.written schema"
-    " qemu qemu.architectures qemu.command qemu.failure qemu.image config wire",
-    "hosts qemu.berth qemu.boot qemu.console_link qemu.emulator qemu.host qemu.killswitch qemu.probe qemu.process"
-    " qemu.qmp qemu.snapshot sessions sessions.base monitors monitors.base monitors.channel monitors.digest"
-    " monitors.dispatcher rows queue control_watcher status signals",
-    "sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",
-    "machine",
+    "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
+    " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
+    " mailbox.layout mailbox.reply mailbox.request",
+    "hosts qemu.berth qemu.boot qemu.console_link qemu.emulator qemu.host qemu.killswitch qemu.noise"
+    " qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot sessions sessions.base"
+    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
+    " parquet taskset_queue queue control_watcher status signals",
+    "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
+    " monitors.stdout monitors.summary",
+    "station measuring machine",
     "kinds",
     "distributor",
     "terminal manifest run cli console __main__",
@@ -41,12 +44,13 @@ HOMES = {
     "fabric": {"runner.sessions.ssh"},
     "paramiko": {"runner.sessions.ssh"},
     "invoke": set[str](),  # Fabric's lower half
-    "hydra": {"runner.config", "runner.cli"},
-    "omegaconf": {"runner.config", "runner.cli"},
+    "hydra": {"runner.config", "runner.config_schemas", "runner.cli"},
+    "omegaconf": {"runner.config", "runner.config_schemas", "runner.cli"},
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.control_watcher"},
-    "sqlite3": {"runner.monitors.sqlite"},
+    "sqlite3": {"runner.database", "runner.record", "runner.reuse", "runner.parquet", "runner.monitors.sqlite"},
+    "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
     "tests": set[str](),
 }
@@ -55,9 +59,9 @@ LINES_SOFT = 300
 #: Longer than they should be, and why they still are one module.
 LONG = {
     "runner.machine": "the life of a host is one story",
+    "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.ssh": "the one home of Fabric and paramiko",
-    "runner.wire": "both directions of one protocol",
 }
 FUNCTION_LINES = 50
 #: Quantities whose unit must be part of the name.

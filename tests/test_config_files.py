@@ -12,9 +12,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import CONF_FOLDER, register_schemas, to_plan
+from runner.config import CONF_FOLDER, to_plan
+from runner.config_schemas import register_schemas
 from runner.errors import UsageError
 from runner.model import TaskSet
+from runner.monitors.sqlite import SQLiteMonitor
 from runner.run import check
 
 GROUPS = ("tasksets", "monitors", "machines", "experiment")
@@ -132,3 +134,27 @@ def test_the_composed_config_can_be_read_back(tmp_path: Path) -> None:
     assert [one.taskset_id for one in check(to_plan(again))[0].variants()] == [
         one.taskset_id for one in check(to_plan(config))[0].variants()
     ]
+
+
+def test_the_data_set_comes_as_parquet_too_unless_told_otherwise(tmp_path: Path) -> None:
+    def made(*overrides: str) -> SQLiteMonitor:
+        monitor = to_plan(composed(tmp_path, *overrides)).monitors["sqlite"]
+        assert isinstance(monitor, SQLiteMonitor)
+        return monitor
+
+    assert (made().path, made().parquet) == (tmp_path / "results.sqlite", tmp_path / "parquet")
+    assert made("monitors.sqlite.parquet=null").parquet is None
+
+
+def test_measurements_are_made_once_and_from_scratch_unless_told_otherwise(tmp_path: Path) -> None:
+    plan = to_plan(composed(tmp_path))
+    assert (plan.repeat, plan.reuse) == (1, None)
+    plan = to_plan(composed(tmp_path, "repeat=1000", "reuse=outputs/earlier"))
+    assert (plan.repeat, plan.reuse) == (1000, Path("outputs/earlier"))
+
+
+@pytest.mark.parametrize("repeat", [0, -1, 1001])
+def test_a_number_of_measurements_that_cannot_be_meant_is_refused(tmp_path: Path, repeat: int) -> None:
+    with pytest.raises(UsageError, match=f"repeat is {repeat}") as caught:
+        to_plan(composed(tmp_path, f"repeat={repeat}"))
+    assert (caught.value.where, bool(caught.value.next_step)) == ("repeat", True)

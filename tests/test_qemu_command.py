@@ -20,11 +20,14 @@ from runner.qemu.command import (
     check_spec,
     snapshot_key,
 )
-from runner.specs import Accelerator, Clock, QemuSpec
+from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
 GOLDEN = Path(__file__).parent / "golden"
 
-WIRING = Wiring(name="qemu1", qmp_fd=9, console_log=Path("/run/qemu1/console.log"), ssh_port=0)
+WIRING = Wiring(
+    name="qemu1", qmp_fd=9, console_log=Path("/run/qemu1/console.log"), mailbox=Path("/proc/self/fd/8")
+)
+OVER_SSH = replace(WIRING, mailbox=None, ssh_port=0)
 KERNEL = KernelBoot(Path("/image/vmlinuz"), Path("/image/initrd.gz"))
 RAM = Path("/snapshots/ab/ram")
 
@@ -39,15 +42,21 @@ def hardware(accel: Accelerator = Accelerator.TCG, **settings: Any) -> Hardware:
     ("name", "machine", "start"),
     [
         ("cold_arm64", hardware(), KERNEL),
-        ("cold_amd64", hardware(arch="amd64", icount_shift=0), KERNEL),
+        ("cold_amd64", hardware(arch="amd64", cpu_mips=1000.0), KERNEL),
+        ("cold_over_ssh_arm64", hardware(reach=Reach.SSH), KERNEL),
         ("make_snapshot_arm64", hardware(), replace(KERNEL, ram=RAM)),
         ("restore_arm64", hardware(), SnapshotRestore(RAM)),
-        ("host_clock_kvm_amd64", hardware(Accelerator.KVM, arch="amd64", clock=Clock.HOST, vcpus=4), KERNEL),
+        (
+            "host_clock_kvm_amd64",
+            hardware(Accelerator.KVM, arch="amd64", clock=Clock.HOST, reach=Reach.SSH, vcpus=4),
+            KERNEL,
+        ),
     ],
 )
 def test_whole_command(name, machine, start):
     # A change of an option changes what is measured: it has to be seen in review.
-    text = shlex.join(build_command(machine, start, WIRING)).replace(" -", "\n-")
+    wiring = OVER_SSH if machine.spec.reach is Reach.SSH else WIRING
+    text = shlex.join(build_command(machine, start, wiring)).replace(" -", "\n-")
     assert text + "\n" == (GOLDEN / f"qemu_{name}.txt").read_text(encoding="utf-8")
 
 
@@ -66,13 +75,13 @@ def test_making_and_restoring_show_the_guest_the_same_devices():
 def test_commas_in_paths_do_not_become_options():
     wiring = replace(WIRING, console_log=Path("/a,b/share=on,c/console.log"), name="x,debug-threads=on")
     command = build_command(hardware(), SnapshotRestore(Path("/r,am")), wiring)
-    assert "pty,id=console,logfile=/a,,b/share=on,,c/console.log,logappend=off" in command
+    assert "pty,id=console,logfile=/a,,b/share=on,,c/console.log,logappend=on" in command
     assert "memory-backend-file,id=ram,size=128M,share=off,mem-path=/r,,am" in command
     assert "x,,debug-threads=on" in command
 
 
 def test_the_guest_is_cut_off_and_only_loopback_leads_in():
-    network = [word for word in build_command(hardware(), KERNEL, WIRING) if word.startswith("user,")]
+    network = [word for word in build_command(hardware(), KERNEL, OVER_SSH) if word.startswith("user,")]
     assert network == ["user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
 
 
@@ -80,8 +89,12 @@ def test_the_guest_is_cut_off_and_only_loopback_leads_in():
     ("settings", "key", "hint"),
     [
         ({"vcpus": 2}, "machines.qemu.vcpus", "clock=host"),
-        ({"vcpus": 0, "clock": Clock.HOST}, "machines.qemu.vcpus", "at least 1"),
-        ({"icount_shift": 11}, "machines.qemu.icount_shift", "MIPS"),
+        ({"vcpus": 0, "clock": Clock.HOST, "reach": Reach.SSH}, "machines.qemu.vcpus", "at least 1"),
+        ({"cpu_mips": 120.0}, "machines.qemu.cpu_mips", "125"),
+        ({"cpu_mips": 0.0}, "machines.qemu.cpu_mips", "125"),
+        ({"clock": Clock.HOST}, "machines.session", "machines=host_clock"),
+        ({"mailbox_mib": 3}, "machines.qemu.mailbox_mib", "1, 2, 4"),
+        ({"mailbox_mib": 0}, "machines.qemu.mailbox_mib", "1, 2, 4"),
         ({"memory_mib": 32}, "machines.qemu.memory_mib", "at least 64"),
     ],
 )
@@ -93,7 +106,7 @@ def test_contradictions_are_refused_by_key(settings, key, hint):
 
 
 def test_several_cpus_are_fine_on_the_host_clock():
-    check_spec(QemuSpec(clock=Clock.HOST, vcpus=4))
+    check_spec(QemuSpec(clock=Clock.HOST, reach=Reach.SSH, vcpus=4))
 
 
 def test_snapshot_key_changes_with_what_matters_only(tmp_path):
@@ -111,10 +124,12 @@ def test_snapshot_key_changes_with_what_matters_only(tmp_path):
     others = {
         snapshot_key(base, KERNEL, "another image"),
         snapshot_key(base, replace(KERNEL, kernel_args=("debug",)), "image"),
-        snapshot_key(replace(base, spec=replace(base.spec, icount_shift=0)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, cpu_mips=1000.0)), KERNEL, "image"),
         snapshot_key(replace(base, spec=replace(base.spec, memory_mib=256)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, mailbox_mib=64)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, reach=Reach.SSH)), KERNEL, "image"),
         snapshot_key(replace(base, arch=replace(base.arch, cpu="cortex-a72")), KERNEL, "image"),
     }
     binary.write_bytes(b"an upgrade")
     others.add(snapshot_key(base, KERNEL, "image"))
-    assert len(others | {key}) == 7
+    assert len(others | {key}) == 9

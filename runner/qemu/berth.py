@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.qemu.failure import tail
+from runner.qemu.shared_memory import MailboxMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +18,14 @@ class Berth:
         name: For messages and `ps`: `qemu1`.
         folder: Receives the console's log and QEMU's stderr.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        mailbox: The mailbox's memory; None where the guest has none.
         log_prefix: Of the files' names in `folder`.
     """
 
     name: str
     folder: Path
     ssh_port: int | None = None
+    mailbox: MailboxMemory | None = None
     log_prefix: str = ""
 
     @property
@@ -40,7 +43,10 @@ class Berth:
         """Everything that QEMU itself had to say."""
         return self.folder / f"{self.log_prefix}qemu.stderr"
 
-    def evidence(self) -> str:
-        """The last lines of both."""
-        parts = (tail(self.console_log, n_lines=12), tail(self.stderr_log, n_lines=6))
+    def evidence(self, console_start_byte: int = 0) -> str:
+        """The last lines of both; of the console's, what comes after `console_start_byte`."""
+        parts = (
+            tail(self.console_log, n_lines=12, start_byte=console_start_byte),
+            tail(self.stderr_log, n_lines=6),
+        )
         return "\n".join(part for part in parts if part)

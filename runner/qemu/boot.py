@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, ProtocolError
+from runner.mailbox import read_hello
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
 from runner.qemu.emulator import Emulator
 from runner.qemu.killswitch import KillSwitch
+from runner.qemu.qmp import Command
+from runner.qemu.saved_state import loadable
 from runner.qemu.snapshot import Snapshot
+from runner.specs import Reach
 
-# The guest's init writes 2 ("crash loaded") into the pvpanic device when its SSH server listens.
-_READY = "GUEST_CRASHLOADED"
+#: The QMP event by which a guest says that it is ready: bit 2 of its pvpanic device, written by init when the SSH server
+#: listens; or, where there is a mailbox, bit 1, written by the task loader, at which QEMU pauses the guest then and there.
+BELLS: Mapping[Reach, str] = MappingProxyType(
+    {Reach.SSH: "GUEST_CRASHLOADED", Reach.MAILBOX: "GUEST_PANICKED"}
+)
 
 # RAM stays in the file that backs it; only the devices' state (370 KB) goes through the channel.
-_CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+_CAPABILITIES = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]},
+)
 
 _WITHOUT_SNAPSHOT = "machines.qemu.snapshot=false boots cold each time"
 
@@ -43,17 +54,21 @@ def boot(
         MachineKilled: the switch was pulled.
     """
     with ExitStack() as half_built, _deaths_as_boot_failures():
-        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch)
+        bell = BELLS[hardware.spec.reach]
+        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch, bell=bell)
         half_built.enter_context(emulator)
         emulator.execute("cont")
-        emulator.wait_for({_READY}, deadline, goal="the guest to report ready")
-        emulator.execute("stop")
+        emulator.wait_for({bell}, deadline, goal="the guest to report ready")
+        if berth.mailbox is None:
+            emulator.execute("stop")
+        else:
+            read_hello(berth.mailbox.region)  # or the bell was a panic's
         half_built.pop_all()
     return emulator
 
 
-def save(emulator: Emulator, state: Path, deadline: Deadline) -> None:
-    """Write a paused guest's device state to a new file; its RAM is in the file that it was booted with.
+def save(emulator: Emulator, snapshot: Snapshot, deadline: Deadline) -> None:
+    """Write a paused guest's device state to a new file, and what its mailbox holds to another; its RAM is in place already.
 
     Raises:
         OSError: the file cannot be made.
@@ -61,14 +76,18 @@ def save(emulator: Emulator, state: Path, deadline: Deadline) -> None:
         MachineKilled: the emulator's switch was pulled.
     """
     with _deaths_as_boot_failures(next_step=_WITHOUT_SNAPSHOT):
-        emulator.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
-        emulator.execute("migrate-set-parameters", max_bandwidth=_NO_BANDWIDTH_LIMIT)
-        fd = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        if emulator.berth.mailbox is not None:
+            snapshot.mailbox.write_bytes(emulator.berth.mailbox.content())
+        fd = os.open(snapshot.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            emulator.send_fd(fd, "state")
+            emulator.execute_all(
+                _CAPABILITIES,
+                Command("migrate-set-parameters", {"max-bandwidth": _NO_BANDWIDTH_LIMIT}),
+                Command("getfd", {"fdname": "state"}, fd),
+                Command("migrate", {"uri": "fd:state"}),
+            )
         finally:
             os.close(fd)
-        emulator.execute("migrate", uri="fd:state")
         if not _migrated(emulator, deadline, goal="QEMU to save the guest's state"):
             raise BootFailed(
                 f"{emulator.berth.name}: QEMU could not save the guest's state",
@@ -76,6 +95,7 @@ def save(emulator: Emulator, state: Path, deadline: Deadline) -> None:
                 log_path=emulator.berth.stderr_log,
                 next_step=_WITHOUT_SNAPSHOT,
             )
+        snapshot.state.write_bytes(loadable(snapshot.state.read_bytes()))
 
 
 def restore(
@@ -91,9 +111,12 @@ def restore(
     """
     start = SnapshotRestore(snapshot.ram)
     with ExitStack() as half_built:
-        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch)
+        bell = BELLS[hardware.spec.reach]
+        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch, bell=bell)
         half_built.enter_context(emulator)
         try:
+            if berth.mailbox is not None:
+                berth.mailbox.refill(snapshot.mailbox.read_bytes())
             loaded = _load(emulator, snapshot.state, deadline)
         except (GuestDied, ProtocolError, OSError) as exc:
             raise SnapshotRefused(str(exc)) from exc
@@ -104,15 +127,17 @@ def restore(
 
 
 def _load(emulator: Emulator, state: Path, deadline: Deadline) -> bool:
-    emulator.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
-    # Whatever a restored guest announced would arrive at a time that the host picks.
-    emulator.execute("migrate-set-parameters", announce_rounds=0)
     fd = os.open(state, os.O_RDONLY)
     try:
-        emulator.send_fd(fd, "state")
+        emulator.execute_all(
+            _CAPABILITIES,
+            # Whatever a restored guest announced would arrive at a time that the host picks.
+            Command("migrate-set-parameters", {"announce-rounds": 0}),
+            Command("getfd", {"fdname": "state"}, fd),
+            Command("migrate-incoming", {"uri": "fd:state"}),
+        )
     finally:
         os.close(fd)
-    emulator.execute("migrate-incoming", uri="fd:state")
     return _migrated(emulator, deadline, goal="QEMU to load the snapshot")
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.errors import UsageError
 from runner.qemu.architectures import Architecture, architecture
-from runner.specs import Accelerator, Clock, QemuSpec
-
-#: QEMU's instruction counter takes no other shifts.
-ICOUNT_SHIFTS = range(11)
+from runner.specs import CPU_MIPS, Accelerator, Clock, QemuSpec, Reach
 
 # Every guest wakes up on the same day; any other would do.
 _VIRTUAL_EPOCH = "2024-01-01T00:00:00"
@@ -34,10 +31,11 @@ _KERNEL_ARGS = (
     "randomize_kstack_offset=off",
 )
 
-# An idle guest under sleep=off races through virtual time, 800 to 2,000 times as fast as the wall's, and through the
-# time that its SSH server grants for a log-in: a client that dawdled was thrown out after 0.6 s. The periodic tick
-# slows the race to 60 to 90 times (7.9 s), and costs sets of 2 to 90 % utilization no time at all. All measured.
-_ICOUNT_KERNEL_ARGS = ("nohz=off",)
+# Where the guest's network must survive. An idle guest under sleep=off races through virtual time, 800 to 2,000 times as
+# fast as the wall's, and through the time that its SSH server grants for a log-in: a client that dawdled was thrown out
+# after 0.6 s. The periodic tick slows the race to 60 to 90 times (7.9 s). All measured. With a mailbox the guest does not
+# run while it has nothing to do, and is faster without the tick.
+_RACING_KERNEL_ARGS = ("nohz=off",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +90,16 @@ class Wiring:
     Attributes:
         name: The machine's name, for `ps`.
         qmp_fd: Number of the inherited socket on which QEMU speaks QMP.
-        console_log: File that receives everything the console shows.
+        console_log: File that receives everything the console shows, after what it holds already.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        mailbox: File that is the mailbox's memory; None where the guest has no mailbox.
     """
 
     name: str
     qmp_fd: int
     console_log: Path
     ssh_port: int | None = None
+    mailbox: Path | None = None
 
 
 def check_spec(spec: QemuSpec) -> None:
@@ -113,13 +113,25 @@ def check_spec(spec: QemuSpec) -> None:
             f"clock=icount takes exactly one virtual CPU, not {spec.vcpus}: all CPUs of a guest share one "
             "instruction counter, so each would run slower the more there are, and nothing would repeat",
             where="machines.qemu.vcpus",
-            next_step="set machines.qemu.vcpus=1, or machines.qemu.clock=host for several CPUs",
+            next_step="set machines.qemu.vcpus=1, or for several CPUs machines=host_clock (machines.qemu.clock=host)",
         )
-    if spec.icount_shift not in ICOUNT_SHIFTS:
+    if spec.clock is Clock.HOST and spec.reach is Reach.MAILBOX:
         raise UsageError(
-            f"icount_shift is {spec.icount_shift}, not in {ICOUNT_SHIFTS.start}..{ICOUNT_SHIFTS.stop - 1}",
-            where="machines.qemu.icount_shift",
-            next_step="3 makes a 125-MIPS processor, 0 a 1000-MIPS one",
+            "the mailbox is for clock=icount: under the host's clock a guest that stands still loses time",
+            where="machines.session",
+            next_step="choose machines=host_clock, whose session goes over SSH",
+        )
+    if spec.cpu_mips not in CPU_MIPS:
+        raise UsageError(
+            f"there is no processor of {spec.cpu_mips:g} MIPS: an instruction takes a power of two of nanoseconds",
+            where="machines.qemu.cpu_mips",
+            next_step=f"choose one of: {', '.join(f'{mips:g}' for mips in CPU_MIPS)}",
+        )
+    if spec.reach is Reach.MAILBOX and not (spec.mailbox_mib >= 1 and spec.mailbox_mib.bit_count() == 1):
+        raise UsageError(
+            f"a mailbox of {spec.mailbox_mib} MiB cannot be mapped: its size must be a power of two",
+            where="machines.qemu.mailbox_mib",
+            next_step="set 1, 2, 4 …; 64 hold a million jobs",
         )
     if spec.vcpus < 1:
         raise UsageError(
@@ -146,8 +158,19 @@ def build_command(hardware: Hardware, start: KernelBoot | SnapshotRestore, wirin
         *_machine(hardware, start),
         *_clock(hardware.spec),
         *_devices(wiring),
+        *_mailbox(hardware.spec, wiring),
         *_boot(hardware, start),
     ]
+
+
+def normal_command(hardware: Hardware, kernel_args: tuple[str, ...] = ()) -> str:
+    """What makes the emulated computer, as text: equal where the commands differ only in what the guest cannot see."""
+    mailbox = Path("mailbox") if hardware.spec.reach is Reach.MAILBOX else None
+    wiring = Wiring(name="guest", qmp_fd=0, console_log=Path("console.log"), mailbox=mailbox)
+    ram = Path("ram")
+    made = KernelBoot(Path("kernel"), Path("initrd"), kernel_args, ram=ram)
+    anywhere = replace(hardware, binary=Path("qemu"))
+    return json.dumps([build_command(anywhere, start, wiring) for start in (made, SnapshotRestore(ram))])
 
 
 def snapshot_key(hardware: Hardware, kernel: KernelBoot, image_identity: str) -> str:
@@ -155,14 +178,12 @@ def snapshot_key(hardware: Hardware, kernel: KernelBoot, image_identity: str) ->
 
     That is QEMU, the image, and the commands that make and restore it, whatever their options may be tomorrow.
     """
-    wiring = Wiring(name="guest", qmp_fd=0, console_log=Path("console.log"))
-    ram = Path("ram")
-    made = KernelBoot(Path("kernel"), Path("initrd"), kernel.kernel_args, ram=ram)
-    commands = [build_command(hardware, start, wiring) for start in (made, SnapshotRestore(ram))]
     binary = hardware.binary.resolve()
     status = binary.stat()
     identity = [image_identity, str(binary), status.st_size, status.st_mtime_ns]
-    return hashlib.sha256(json.dumps([identity, commands]).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([identity, normal_command(hardware, kernel.kernel_args)]).encode()
+    ).hexdigest()[:16]
 
 
 def _machine(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
@@ -203,18 +224,34 @@ def _devices(wiring: Wiring) -> list[str]:
         # A restored guest that announced itself would talk at a time that the host picks. No option ROM: nobody boots from the card.
         *("-device", "virtio-net-pci,netdev=net,guest_announce=off,romfile="),
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
-        *("-chardev", f"pty,id=console,logfile={_escaped(wiring.console_log)},logappend=off"),
+        *("-chardev", f"pty,id=console,logfile={_escaped(wiring.console_log)},logappend=on"),
         *("-serial", "chardev:console"),
+    ]
+
+
+def _mailbox(spec: QemuSpec, wiring: Wiring) -> list[str]:
+    if wiring.mailbox is None:
+        return []
+    backend = f"id=mailbox,size={spec.mailbox_mib}M,share=on,prealloc=off,mem-path={_escaped(wiring.mailbox)}"
+    return [
+        *("-object", f"memory-backend-file,{backend}"),
+        # master=on: a peer's memory could not be left out of a snapshot.
+        *("-device", "ivshmem-plain,memdev=mailbox,master=on"),
+        # Counts in guest time, and is armed by the task loader: a guest that hangs ends itself.
+        *("-device", "i6300esb"),
+        # The guest stands still from the very instruction that rings the bell.
+        *("-action", "panic=pause,watchdog=pause"),
     ]
 
 
 def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
     if isinstance(start, SnapshotRestore):
         return ["-incoming", "defer"]
+    spec = hardware.spec
     kernel_args = (
         f"console={hardware.arch.console}",
         *_KERNEL_ARGS,
-        *(_ICOUNT_KERNEL_ARGS if hardware.spec.clock is Clock.ICOUNT else ()),
+        *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is Reach.SSH else ()),
         *hardware.arch.kernel_args,
         *start.kernel_args,
     )

@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Condition
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from runner.qemu.command import Wiring
 from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.process import QemuProcess
-from runner.qemu.qmp import QmpMonitor
+from runner.qemu.qmp import Command, QmpMonitor
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
 _ANSWER_S = 10.0
@@ -44,13 +45,20 @@ class Emulator:
     """
 
     def __init__(
-        self, berth: Berth, build: Callable[[Wiring], list[str]], deadline: Deadline, switch: KillSwitch
+        self,
+        berth: Berth,
+        build: Callable[[Wiring], list[str]],
+        deadline: Deadline,
+        switch: KillSwitch,
+        *,
+        bell: str = "",
     ) -> None:
         """Start QEMU and wait until it takes commands.
 
         Args:
             build: Makes QEMU's command.
             switch: Kills QEMU when it is pulled.
+            bell: Name of a QMP event by which this guest says what it has to say, and which is not its end therefore.
 
         Raises:
             HostError: QEMU cannot run here, or not with this command; says why.
@@ -60,6 +68,8 @@ class Emulator:
         self.berth = berth
         self._log = berth.log
         self._switch = switch
+        self._fatal = FATAL_EVENTS - {bell}
+        self._console_start_byte = _size_bytes(berth.console_log)
         self._changed = Condition()
         self._events: deque[tuple[str, Mapping[str, object]]] = deque()
         self._returncode: int | None = None
@@ -76,10 +86,12 @@ class Emulator:
                 qmp_fd=theirs.fileno(),
                 console_log=berth.console_log,
                 ssh_port=berth.ssh_port,
+                mailbox=None if berth.mailbox is None else berth.mailbox.path,
             )
+            inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
             self._process = QemuProcess(
                 build(wiring),
-                pass_fds=[wiring.qmp_fd],
+                pass_fds=inherited,
                 stderr_path=berth.stderr_log,
                 on_exit=self._on_exit,
             )
@@ -105,6 +117,10 @@ class Emulator:
         """Why it ended though nobody asked for it; None otherwise."""
         return self._death
 
+    def evidence(self) -> str:
+        """The last words of this guest and this QEMU."""
+        return self.berth.evidence(self._console_start_byte)
+
     def __enter__(self) -> Self:
         return self
 
@@ -126,14 +142,14 @@ class Emulator:
         except SessionLost as exc:
             raise self._lost(exc) from exc
 
-    def send_fd(self, fd: int, name: str) -> None:
-        """Give QEMU a duplicate of a file descriptor, for use as `fd:NAME`.
+    def execute_all(self, *commands: Command) -> None:
+        """Give several commands at once; those after one that was refused are not given.
 
         Raises:
             As `execute`.
         """
         try:
-            self._monitor.send_fd(fd, name, Deadline.after(_ANSWER_S))
+            self._monitor.execute_all(commands, Deadline.after(_ANSWER_S))
         except SessionLost as exc:
             raise self._lost(exc) from exc
 
@@ -150,6 +166,20 @@ class Emulator:
             GuestDied: QEMU or the guest ended.
             MachineKilled: the switch was pulled.
         """
+        event = self.next_event(names, deadline)
+        if event is None:
+            raise BootFailed(
+                f"{self.berth.name}: waited {deadline.budget_s:g} s for {goal}, in vain",
+                evidence=self.evidence(),
+                log_path=self.berth.console_log,
+                next_step="if the host is merely slow, raise machines.qemu.boot_timeout_s",
+            )
+        return event
+
+    def next_event(
+        self, names: Collection[str], deadline: Deadline
+    ) -> tuple[str, Mapping[str, object]] | None:
+        """As `wait_for`, but None when the deadline passed."""
         with self._changed:
             while True:
                 while self._events:
@@ -160,13 +190,7 @@ class Emulator:
                 if self._death is not None:
                     raise self._death
                 if not self._changed.wait(deadline.remaining_s) and deadline.passed:
-                    break
-        raise BootFailed(
-            f"{self.berth.name}: waited {deadline.budget_s:g} s for {goal}, in vain",
-            evidence=self.berth.evidence(),
-            log_path=self.berth.console_log,
-            next_step="if the host is merely slow, raise machines.qemu.boot_timeout_s",
-        )
+                    return None
 
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:
         """Have `on_death` called once when QEMU or the guest ends unasked; at once if that has happened."""
@@ -231,7 +255,7 @@ class Emulator:
         if self._returncode is None:
             return BootFailed(
                 f"{self.berth.name}: QEMU did not answer within {deadline.budget_s:g} s",
-                evidence=self.berth.evidence(),
+                evidence=self.evidence(),
                 log_path=self.berth.stderr_log,
             )
         words = tail(self.berth.stderr_log, n_lines=12)
@@ -248,7 +272,7 @@ class Emulator:
         return self._death or GuestDied(
             f"{self.berth.name}: {exc.what}",
             where=exc.where,
-            evidence=self.berth.evidence(),
+            evidence=self.evidence(),
             log_path=self.berth.console_log,
         )
 
@@ -257,7 +281,7 @@ class Emulator:
         with self._changed:
             self._events.append((name, data))
             self._changed.notify_all()
-        if name in FATAL_EVENTS:
+        if name in self._fatal:
             self._die(describe_event(name, data))
 
     def _on_exit(self, returncode: int) -> None:
@@ -273,7 +297,7 @@ class Emulator:
     def _die(self, reason: str) -> None:
         """Note an end that nobody asked for; only the first reason counts."""
         death = GuestDied(
-            f"{self.berth.name}: {reason}", evidence=self.berth.evidence(), log_path=self.berth.console_log
+            f"{self.berth.name}: {reason}", evidence=self.evidence(), log_path=self.berth.console_log
         )
         with self._changed:
             if self._expected or self._death is not None:
@@ -284,3 +308,10 @@ class Emulator:
         self._log.info("%s", death.what)
         if watcher is not None:
             watcher(death)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

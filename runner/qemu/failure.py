@@ -78,7 +78,7 @@ _SHUTDOWN_REASONS = {
     "host-qmp-quit": "QEMU was told to quit",
 }
 
-FATAL_EVENTS = frozenset({"SHUTDOWN", "RESET", "GUEST_PANICKED", "INTERNAL_ERROR"})
+FATAL_EVENTS = frozenset({"SHUTDOWN", "RESET", "GUEST_PANICKED", "WATCHDOG", "INTERNAL_ERROR"})
 
 
 def describe_event(name: str, data: Mapping[str, object]) -> str:
@@ -89,6 +89,8 @@ def describe_event(name: str, data: Mapping[str, object]) -> str:
             return _SHUTDOWN_REASONS[reason]
         case "GUEST_PANICKED":
             return "the guest gave up: its kernel panicked, or its init could not make it ready"
+        case "WATCHDOG":
+            return "the guest hangs: its watchdog, which counts in guest time, ran out"
         case _:
             return f"QEMU reported {name} ({reason or 'no reason given'})"
 
@@ -111,11 +113,15 @@ _LAST_STRAW = re.compile(r"Kernel panic|Internal error|rtfleet: panic")
 _TAIL_BYTES = 16 << 10
 
 
-def tail(path: Path, *, n_lines: int) -> str:
-    """The last lines of a log, without empty ones; those from a guest's panic on if there is one. Empty without a log."""
+def tail(path: Path, *, n_lines: int, start_byte: int = 0) -> str:
+    """The last lines of a log, without empty ones; those from a guest's panic on if there is one. Empty without a log.
+
+    Args:
+        start_byte: What stands before belongs to somebody else.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(start_byte, path.stat().st_size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""

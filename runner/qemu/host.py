@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import time
 from collections.abc import Callable
@@ -10,19 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, UsageError
+from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UsageError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
-from runner.qemu.boot import SnapshotRefused, boot, restore, save
+from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
 from runner.qemu.command import Hardware, KernelBoot, check_spec, snapshot_key
 from runner.qemu.console_link import write_link
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary
+from runner.qemu.shared_memory import MailboxMemory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
-from runner.specs import Accelerator, Clock, QemuSpec
+from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
 # HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.
 _FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\s")
@@ -59,6 +61,7 @@ class QemuHost(AbstractHost):
         self._emulator: Emulator | None = None
         self._facts: HostFacts | None = None
         self._ssh_address: tuple[str, int] | None = None
+        self._memory: MailboxMemory | None = None
 
     @property
     def name(self) -> str:
@@ -85,9 +88,25 @@ class QemuHost(AbstractHost):
 
     @property
     def ssh_address(self) -> tuple[str, int]:
-        if self._ssh_address is None:
+        if self._emulator is None:
             raise self._wrong("ssh_address", "call start() first")
+        if self._ssh_port() is None:
+            raise self._wrong(
+                "ssh_address", "machines.qemu.ssh_port=2222 forwards a port to a guest with a mailbox"
+            )
+        if self._ssh_address is None:
+            self._ssh_address = _forwarded_port(self._emulator)
         return self._ssh_address
+
+    @property
+    def mailbox(self) -> mmap.mmap:
+        if self._memory is None:
+            raise self._wrong("mailbox", "call start() first, of a host with Reach.MAILBOX")
+        return self._memory.region
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._emulator is None else self._emulator.pid
 
     @property
     def credentials(self) -> SshCredentials:
@@ -103,7 +122,6 @@ class QemuHost(AbstractHost):
             self._folder.mkdir(parents=True, exist_ok=True)
             emulator, kind, accel = self._bring_up(deadline)
             self._emulator = self._owned.enter_context(emulator)
-            self._ssh_address = _forwarded_port(emulator)
             self._owned.callback(write_link(self._folder, _console_pty(emulator), emulator.pid))
             self._switch.check()
         except GuestDied as exc:
@@ -123,8 +141,10 @@ class QemuHost(AbstractHost):
             name=self._name,
             arch=self._spec.arch,
             accel=accel,
+            cpu_mips=self._spec.cpu_mips if self._spec.clock is Clock.ICOUNT else None,
             icount_shift=self._spec.icount_shift if self._spec.clock is Clock.ICOUNT else None,
             vcpus=self._spec.vcpus,
+            memory_mib=self._spec.memory_mib,
             qemu_version=emulator.version,
             image_digest=self._image.digest,
             kernel_release=self._image.kernel_release,
@@ -138,6 +158,22 @@ class QemuHost(AbstractHost):
 
     def resume(self) -> None:
         self._run("resume", "cont", HostPhase.RUNNING)
+
+    def run_until_bell(self, deadline: Deadline) -> None:
+        bell = BELLS[Reach.MAILBOX]
+        self.resume()
+        assert self._emulator is not None  # noqa: S101 - resume() has asked
+        if self._emulator.next_event({bell}, deadline) is None:
+            raise SessionLost(
+                f"{self._name}: the guest did not answer within {deadline.budget_s:g} s of real time",
+                evidence=self.evidence(),
+                log_path=self._emulator.berth.console_log,
+                next_step="on a very slow computer raise machines.policy.taskset_timeout_s or …_factor",
+            )
+        self._phase = HostPhase.PAUSED
+
+    def evidence(self) -> str:
+        return "" if self._emulator is None else self._emulator.evidence()
 
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:
         if self._emulator is None:
@@ -169,7 +205,7 @@ class QemuHost(AbstractHost):
         # A KVM guest carries features of the host's CPU along, and boots quickly anyway.
         if self._spec.snapshot and accel is Accelerator.TCG:
             return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
-        berth = Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port())
+        berth = self._berth()
         emulator = boot(berth, hardware, self._kernel(), self._boot_deadline(deadline), self._switch)
         return emulator, BootKind.COLD, accel
 
@@ -177,7 +213,7 @@ class QemuHost(AbstractHost):
         """Restore the snapshot; one that QEMU refuses is made anew, once."""
         store = SnapshotStore(cache_root() / "snapshots")
         key = snapshot_key(hardware, self._kernel(), self._image.identity)
-        berth = Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port())
+        berth = self._berth()
         make = partial(self._make_snapshot, hardware, deadline)
         refusal: SnapshotRefused | None = None
         for _ in range(2):
@@ -203,10 +239,24 @@ class QemuHost(AbstractHost):
         )
 
     def _make_snapshot(self, hardware: Hardware, deadline: Deadline, snapshot: Snapshot) -> None:
-        berth = Berth(name=self._name, folder=self._folder, log_prefix="snapshot-")
         bound = self._boot_deadline(deadline)
-        with boot(berth, hardware, self._kernel(ram=snapshot.ram), bound, self._switch) as emulator:
-            save(emulator, snapshot.state, bound)
+        with ExitStack() as booted:
+            memory = booted.enter_context(self._new_memory()) if self._has_mailbox else None
+            berth = Berth(name=self._name, folder=self._folder, mailbox=memory, log_prefix="snapshot-")
+            start = self._kernel(ram=snapshot.ram)
+            save(booted.enter_context(boot(berth, hardware, start, bound, self._switch)), snapshot, bound)
+
+    @property
+    def _has_mailbox(self) -> bool:
+        return self._spec.reach is Reach.MAILBOX
+
+    def _new_memory(self) -> MailboxMemory:
+        return MailboxMemory(self._name, self._spec.mailbox_mib << 20)
+
+    def _berth(self) -> Berth:
+        if self._has_mailbox:
+            self._memory = self._owned.enter_context(self._new_memory())
+        return Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port(), mailbox=self._memory)
 
     def _kernel(self, ram: Path | None = None) -> KernelBoot:
         return KernelBoot(self._image.kernel, self._image.initrd, ram=ram)
@@ -214,10 +264,10 @@ class QemuHost(AbstractHost):
     def _boot_deadline(self, deadline: Deadline) -> Deadline:
         return deadline.at_most(self._spec.boot_timeout_s)
 
-    def _ssh_port(self) -> int:
-        """The port to ask QEMU for; 0 for a free one."""
+    def _ssh_port(self) -> int | None:
+        """The port to ask QEMU for; 0 for a free one. None: a guest that has a mailbox needs none."""
         if self._spec.ssh_port is None:
-            return 0
+            return None if self._has_mailbox else 0
         number = re.search(r"[1-9]\d*$", self._name)
         return self._spec.ssh_port + (int(number[0]) - 1 if number else 0)
 

@@ -52,7 +52,7 @@ class QemuProcess:
         Args:
             command: The program and its arguments.
             pass_fds: File descriptors that it inherits under the same numbers; they stay the caller's to close.
-            stderr_path: File that receives what it says on stderr.
+            stderr_path: File that receives what it says on stderr, after what it holds already.
             on_exit: Called with the return code (negative: the signal that ended it) from the keeper thread.
 
         Raises:
@@ -93,7 +93,7 @@ class QemuProcess:
 
     def _keep(self) -> None:
         try:
-            with self._stderr_path.open("wb") as stderr:
+            with self._stderr_path.open("ab") as stderr:
                 process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,

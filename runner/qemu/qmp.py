@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
@@ -25,12 +26,27 @@ _log = logging.getLogger("runner.qemu.qmp")
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command whose answer says nothing.
+
+    Attributes:
+        name: QMP's.
+        arguments: By QMP's names.
+        fd: A file descriptor that goes along.
+    """
+
+    name: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    fd: int | None = None
+
+
 class QmpMonitor:
     """Give commands to one QEMU and hear of its events.
 
     Guarantees: events arrive in QEMU's order, all on the monitor's own thread. `on_lost` is called there once if the
     connection ends before `close()`; no call is left waiting then.
-    Threads: `execute` and `send_fd` are for any thread but the monitor's own.
+    Threads: `execute` and `execute_all` are for any thread but the monitor's own.
     """
 
     def __init__(
@@ -75,18 +91,20 @@ class QmpMonitor:
         sent = {key.replace("_", "-"): value for key, value in arguments.items()}
         return self._call(self._client.execute(command, sent), command, deadline)
 
-    def send_fd(self, fd: int, name: str, deadline: Deadline) -> None:
-        """Give QEMU a duplicate of a file descriptor, for use as `fd:NAME`.
+    def execute_all(self, commands: Sequence[Command], deadline: Deadline) -> None:
+        """Give several commands, one after the other; those after one that was refused are not given.
 
         Raises:
             As `execute`.
         """
 
-        async def send() -> None:
-            self._client.send_fd_scm(fd)
-            await self._client.execute("getfd", {"fdname": name})
+        async def execute() -> None:
+            for command in commands:
+                if command.fd is not None:
+                    self._client.send_fd_scm(command.fd)
+                await self._client.execute(command.name, dict(command.arguments))
 
-        self._call(send(), "getfd", deadline)
+        self._call(execute(), ", ".join(command.name for command in commands), deadline)
 
     def close(self) -> None:
         """End the connection and its thread; again does nothing. Not from the monitor's own thread."""
@@ -186,5 +204,7 @@ def _note_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 def _version(client: QMPClient) -> str:
     greeting: Any = client.greeting
-    number = greeting.QMP.version["qemu"]
-    return f"{number['major']}.{number['minor']}.{number['micro']}"
+    version = greeting.QMP.version
+    number, package = version["qemu"], version.get("package", "").strip("()")
+    plain = f"{number['major']}.{number['minor']}.{number['micro']}"
+    return f"{plain} ({package})" if package else plain

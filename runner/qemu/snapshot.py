@@ -18,7 +18,7 @@ from runner.errors import BootFailed, HostError
 from runner.qemu.killswitch import KillSwitch
 
 #: Layout of a snapshot's folder; another number makes new snapshots.
-FORMAT = 1
+FORMAT = 2
 
 # Each is at most as large as a guest's RAM; that many machine settings are in use at a time, rarely more.
 _KEPT = 8
@@ -50,6 +50,11 @@ class Snapshot:
         return self.folder / "state"
 
     @property
+    def mailbox(self) -> Path:
+        """What the guest said in its mailbox when it was ready; empty where it has none."""
+        return self.folder / "mailbox"
+
+    @property
     def seal(self) -> Path:
         """What the other files are like; written last."""
         return self.folder / "snapshot.json"
@@ -71,8 +76,9 @@ class Snapshot:
         Raises:
             OSError: they cannot be written.
         """
+        self.mailbox.touch()
         self.seal.write_text(json.dumps(self._describe()) + "\n", encoding="utf-8")
-        for path in (self.ram, self.state, self.seal):
+        for path in (self.ram, self.state, self.mailbox, self.seal):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
@@ -83,6 +89,7 @@ class Snapshot:
             "ram_bytes": ram.st_size,
             "ram_changed_ns": ram.st_mtime_ns,
             "state_sha256": hashlib.sha256(self.state.read_bytes()).hexdigest(),
+            "mailbox_sha256": hashlib.sha256(self.mailbox.read_bytes()).hexdigest(),
         }
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from runner.deadline import Deadline
+from runner.disturbance import ClockPair
 from runner.errors import RunnerError, UsageError
 from runner.events import Event
 from runner.model import TaskSet
+from runner.specs import Reach
 
 
 class AbstractSession(ABC):
     """A connection to one host, good for many task sets, one at a time.
 
+    Attributes:
+        reach: What it talks to a host through. `Reach.SSH`: the guest runs all the time, but for when there is no work;
+            `Reach.MAILBOX`: the guest stands still but while a set runs.
+
     Threads: everything but `abort` is called by the machine that owns the session. After an error has left any method the
     session is of no further use: close it and open another.
     """
+
+    reach: ClassVar[Reach] = Reach.SSH
 
     @abstractmethod
     def open(self, deadline: Deadline) -> None:
@@ -66,7 +74,18 @@ class AbstractSession(ABC):
 
     @abstractmethod
     def stop(self, deadline: Deadline) -> None:
-        """Ask the other side to end the running set; its remaining events still come. Nothing happens if none runs."""
+        """Ask the other side to end the running set; its remaining events still come. Nothing happens if none runs.
+
+        A session through a mailbox cannot be heard before the set is over: that one ends at its own `stop_ns`.
+        """
+
+    def clock_pair(self, deadline: Deadline) -> ClockPair | None:
+        """The guest's clock and this computer's, read together between task sets; None where that cannot be done.
+
+        Raises:
+            InfrastructureError: when the other side failed, or `deadline` passed.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -14,4 +14,7 @@ One processor, no overheads, the rules of Linux and of `docs/task-loader.md`:
 from runner.simulator.admission import admitted
 from runner.simulator.simulation import Simulation
 
-__all__ = ["Simulation", "admitted"]
+#: Raised whenever the same task set comes to give another job table.
+SIMULATOR_VERSION = 1
+
+__all__ = ["SIMULATOR_VERSION", "Simulation", "admitted"]
