@@ -3,12 +3,13 @@
 #include <string.h>
 
 #include "bell.h"
+#include "mailbox.h"
 #include "serve.h"
 #include "taskset.h"
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: taskloader serve | bell panic|ready | version\n");
+    fprintf(stderr, "usage: taskloader serve | mailbox | bell panic|ready | version\n");
     return 2;
 }
 
@@ -16,8 +17,10 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "serve") == 0)
         return serve();
+    if (argc == 2 && strcmp(argv[1], "mailbox") == 0)
+        return mailbox();
     if (argc == 3 && strcmp(argv[1], "bell") == 0)
-        return bell(argv[2]);
+        return bell_command(argv[2]);
     if (argc == 2 && strcmp(argv[1], "version") == 0) {
         printf("taskloader, protocol %d\n", PROTOCOL_VERSION);
         return 0;

@@ -64,6 +64,8 @@ void out_write_some(struct out *out)
 {
     struct pollfd poller = {.fd = out->fd, .events = POLLOUT};
 
+    if (out->fd < 0)
+        return;
     /* A pipe that is ready for output takes PIPE_BUF bytes at once. */
     while (out_is_pending(out) && !out->broken && poll(&poller, 1, 0) == 1) {
         size_t left = out->used - out->sent;

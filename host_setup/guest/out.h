@@ -11,7 +11,7 @@
 #define OUT_ROOM (8 << 10) /* enough for whatever answers one request */
 
 struct out {
-    int fd;
+    int fd;      /* -1: whoever owns it takes the bytes from here */
     bool broken; /* nobody will ever read it again */
     size_t sent; /* bytes of `bytes` that were written */
     size_t used;

@@ -6,6 +6,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 static const char *const EXIT_NAMES[] = {
     [JOB_EXIT] = "EXIT",
     [JOB_EXIT_CRITICAL] = "EXIT_CRITICAL",
@@ -65,6 +67,7 @@ void report_pong(const char *token, struct out *out)
 {
     out_text(out, "pong token=");
     out_text(out, token);
+    key_number(out, " t_ns=", monotonic_ns());
     out_text(out, "\n");
 }
 
@@ -89,9 +92,9 @@ void report_start(const struct run *run, struct out *out)
     out_text(out, "\n");
 }
 
-void report_job(int idx, const struct record *record, struct out *out)
+void report_job(const struct record *record, struct out *out)
 {
-    key_number(out, "job ", idx);
+    key_number(out, "job ", record->task);
     out_known(out, record->job);
     out_known(out, record->release_ns);
     out_known(out, record->start_ns);
@@ -114,8 +117,8 @@ void report_task_done(int idx, int64_t over_ns, struct out *out)
     out_text(out, "\n");
 }
 
-/* Whether releases were cut off: by a stop, or because the set's end came before them. A stop that finds every task over, though
-   not yet reported, cuts nothing. */
+/* Whether releases were cut off: by a stop, or because the set's end came before them. A stop that finds
+ * every task over, though not yet reported, cuts nothing. */
 static bool was_cut(const struct run *run)
 {
     int64_t stopped_ns = atomic_load(&run->shared->stopped_ns);
@@ -140,7 +143,7 @@ void report_end(const struct run *run, struct out *out)
     out_text(out, run->shared->set->head.id);
     key_number(out, " t_ns=", run->over_ns - run->shared->t0_ns);
     out_text(out, was_cut(run) ? " reason=stopped" : " reason=completed");
-    key_number(out, " jobs=", run->n_lines);
+    key_number(out, " jobs=", run->n_records);
     key_number(out, " lost=", lost);
     out_text(out, "\n");
 }

@@ -2,7 +2,7 @@
 
 #include <stddef.h>
 
-struct record record_empty(int64_t job, int64_t release_ns, enum exit_type exit)
+struct record record_empty(int task, int64_t job, int64_t release_ns, enum exit_type exit)
 {
     return (struct record){
         .release_ns = release_ns,
@@ -16,6 +16,7 @@ struct record record_empty(int64_t job, int64_t release_ns, enum exit_type exit)
         .cpu_first = UNKNOWN,
         .cpu_last = UNKNOWN,
         .exit = (int16_t)exit,
+        .task = (int16_t)task,
     };
 }
 

@@ -18,7 +18,6 @@
  * start. */
 #define START_GRID_NS (20 * NS_PER_MS)
 
-#define SET_UP_TIMEOUT_NS (60 * NS_PER_S)
 #define ORPHANS_TIMEOUT_MS 2000
 
 /* Sets the bandwidth cap, where it matters and is not so already. */
@@ -93,14 +92,14 @@ static void admit_tasks(struct run *run)
         waitpid(run->pids[i], NULL, 0);
         run->pids[i] = 0;
         run->exited[i] = true;
-        const struct record record = record_empty(0, UNKNOWN, JOB_NOT_SCHEDULED);
+        const struct record record = record_empty(i, 0, UNKNOWN, JOB_NOT_SCHEDULED);
         ring_push(&task->ring, &record);
         atomic_store(&task->word, job_word(0, PHASE_OVER));
     }
 }
 
 /* Sets the start instant, and starts the supervisor that has to know it. */
-static bool start_clock(struct run *run, struct fault *fault)
+static bool start_clock(struct run *run, struct watchdog *watchdog, struct fault *fault)
 {
     int64_t earliest_ns = monotonic_ns() + run->shared->set->head.start_delay_ns;
 
@@ -109,14 +108,15 @@ static bool start_clock(struct run *run, struct fault *fault)
     for (int i = 0; i < run->shared->set->head.n_tasks; i++)
         if (run->pids[i] == 0)
             run->shared->tasks[i].over_ns = run->shared->t0_ns;
-    run->supervisor = (struct supervisor){.shared = run->shared, .pids = run->pids};
+    run->supervisor = (struct supervisor){
+        .shared = run->shared, .pids = run->pids, .watchdog = watchdog};
     int error = supervisor_start(&run->supervisor);
     if (error)
         return fault_set(fault, "set_up", "the supervisor does not get its priority: %s", strerror(error));
     return true;
 }
 
-static bool prepare(struct run *run, struct fault *fault)
+static bool prepare(struct run *run, struct watchdog *watchdog, struct fault *fault)
 {
     const struct taskset *set = run->shared->set;
     bool capped = set->head.admission_control && taskset_has(set, task_is_deadline);
@@ -127,20 +127,19 @@ static bool prepare(struct run *run, struct fault *fault)
         return false;
     admit_tasks(run);
     /* Once admitted, what the cap would still do is to take the supervisor's share from the tasks. */
-    return cap_bandwidth(set, RT_RUNTIME_OFF_US, fault) && start_clock(run, fault);
+    return cap_bandwidth(set, RT_RUNTIME_OFF_US, fault) && start_clock(run, watchdog, fault);
 }
 
-bool run_start(struct run *run, const struct taskset *set, const struct spin *spin, int reporter_event,
-               struct out *out, struct fault *fault)
+bool run_start(struct run *run, const struct taskset *set, const struct means *means, struct out *out,
+               struct fault *fault)
 {
     *run = (struct run){.n_open = (int)set->head.n_tasks};
     if (rt_runtime_read(&run->rt_runtime_us) != 0)
         run->rt_runtime_us = RT_RUNTIME_DEFAULT_US;
-    run->shared = shared_map(set, spin);
+    run->shared = shared_map(set, means);
     if (!run->shared)
         return fault_set(fault, "set_up", "no memory for the job records: %s", strerror(errno));
-    run->shared->reporter_event = reporter_event;
-    if (!prepare(run, fault)) {
+    if (!prepare(run, means->watchdog, fault)) {
         run_end(run, NULL);
         return false;
     }
@@ -177,7 +176,8 @@ static void record_death(struct run *run, int idx, const siginfo_t *end)
         atomic_fetch_add(&task->ring.lost, 1); /* how it ended is known to nobody now */
         return;
     }
-    struct record record = record_empty(job, release_ns(&run->shared->set->tasks[idx], job), JOB_EXIT_ERROR);
+    struct record record =
+        record_empty(idx, job, release_ns(&run->shared->set->tasks[idx], job), JOB_EXIT_ERROR);
     record.start_ns = atomic_load(&task->start_ns) - t0_ns;
     if (word_phase(word) == PHASE_RUNNING) {
         record.code = end->si_code == CLD_EXITED ? end->si_status : 128 + end->si_status;
@@ -206,20 +206,23 @@ void run_note_exits(struct run *run)
 bool run_report(struct run *run, struct out *out)
 {
     bool any = false;
+    bool stay = run->shared->region.memory != NULL; /* the records */
 
     for (int i = 0; i < run->shared->set->head.n_tasks; i++) {
         struct shared_task *task = &run->shared->tasks[i];
         bool over =
             word_phase(atomic_load(&task->word)) == PHASE_OVER; /* before the ring: nothing comes after it */
         const struct record *record;
-        while (!run->announced[i] && out_has_room(out) && (record = ring_peek(&task->ring)) != NULL) {
-            report_job(i, record, out);
+        while (!stay && !run->announced[i] && out_has_room(out) &&
+               (record = ring_peek(&task->ring)) != NULL) {
+            report_job(record, out);
             ring_drop(&task->ring);
-            run->n_lines++;
+            run->n_records++;
             any = true;
         }
-        if (!over || run->announced[i] || ring_peek(&task->ring) != NULL || !out_has_room(out))
+        if (!over || run->announced[i] || (!stay && ring_peek(&task->ring) != NULL) || !out_has_room(out))
             continue;
+        run->n_records += stay ? atomic_load(&task->ring.written) : 0;
         report_task_done(i, task->over_ns - run->shared->t0_ns, out);
         run->over_ns = task->over_ns > run->over_ns ? task->over_ns : run->over_ns;
         run->announced[i] = true;

@@ -2,18 +2,16 @@
 #include "serve.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "collect.h"
 #include "line_reader.h"
-#include "orphans.h"
 #include "report.h"
 #include "run.h"
 
@@ -27,7 +25,6 @@
 
 enum talk {
     TALK_IDLE,
-    TALK_COLLECTING, /* a `taskset` line came; its tasks follow */
     TALK_SKIPPING, /* the request was turned down; what still comes of it is not worth an error of its own */
     TALK_RUNNING,
 };
@@ -36,11 +33,9 @@ struct server {
     enum talk talk;
     bool leave;
     int signals;        /* signalfd: a child ended, or we are to end */
-    int reporter_event; /* eventfd of the tasks */
-    int64_t n_collected;
-    struct spin spin;
+    struct means means;
     struct run run;
-    struct taskset set;
+    struct collector collector;
     struct request request;
     struct line_reader in;
     struct out out;
@@ -49,40 +44,21 @@ struct server {
 static void turn_down(struct server *server, const struct fault *fault)
 {
     report_fault(fault, &server->out);
+    server->collector.open = false;
     if (server->talk != TALK_RUNNING)
         server->talk = TALK_SKIPPING;
 }
 
-static bool handle_taskset(struct server *server, struct fault *fault)
+static bool collect(struct server *server, struct fault *fault)
 {
-    if (server->talk == TALK_COLLECTING)
-        return fault_set(fault, "order", "taskset before the run of the one before");
-    server->set.head = server->request.head;
-    server->n_collected = 0;
-    server->talk = TALK_COLLECTING;
-    return true;
-}
-
-static bool handle_task(struct server *server, struct fault *fault)
-{
-    if (server->talk != TALK_COLLECTING)
-        return fault_set(fault, "order", "task before taskset");
-    if (server->n_collected == server->set.head.n_tasks)
-        return fault_set(fault, "order", "more tasks than n_tasks");
-    if (server->request.idx != server->n_collected)
-        return fault_set(fault, "order", "idx is not %lld", (long long)server->n_collected);
-    server->set.tasks[server->n_collected++] = server->request.task;
-    return true;
-}
-
-static bool handle_run(struct server *server, struct fault *fault)
-{
-    if (server->talk != TALK_COLLECTING)
-        return fault_set(fault, "order", "run before taskset");
-    if (server->n_collected < server->set.head.n_tasks)
-        return fault_set(fault, "order", "run after %lld of %lld tasks", (long long)server->n_collected,
-                         (long long)server->set.head.n_tasks);
-    if (!run_start(&server->run, &server->set, &server->spin, server->reporter_event, &server->out, fault))
+    if (server->talk == TALK_RUNNING)
+        return fault_set(fault, "busy", "a set is running");
+    if (!collector_take(&server->collector, &server->request, fault))
+        return false;
+    server->talk = TALK_IDLE;
+    if (server->request.verb != VERB_RUN)
+        return true;
+    if (!run_start(&server->run, &server->collector.set, &server->means, &server->out, fault))
         return false;
     server->talk = TALK_RUNNING;
     return true;
@@ -90,17 +66,11 @@ static bool handle_run(struct server *server, struct fault *fault)
 
 static bool handle(struct server *server, struct fault *fault)
 {
-    enum verb verb = server->request.verb;
-
-    if (server->talk == TALK_RUNNING && (verb == VERB_TASKSET || verb == VERB_TASK || verb == VERB_RUN))
-        return fault_set(fault, "busy", "a set is running");
-    switch (verb) {
+    switch (server->request.verb) {
     case VERB_TASKSET:
-        return handle_taskset(server, fault);
     case VERB_TASK:
-        return handle_task(server, fault);
     case VERB_RUN:
-        return handle_run(server, fault);
+        return collect(server, fault);
     case VERB_PING:
         report_pong(server->request.token, &server->out);
         return true;
@@ -175,14 +145,14 @@ static void wait_and_read(struct server *server, int timeout_ms)
         [IN] = {.fd = STDIN_FILENO, .events = out_has_room(&server->out) ? POLLIN : 0},
         [OUT] = {.fd = server->out.fd, .events = out_is_pending(&server->out) ? POLLOUT : 0},
         [SIGNALS] = {.fd = server->signals, .events = POLLIN},
-        [RECORDS] = {.fd = server->reporter_event, .events = POLLIN},
+        [RECORDS] = {.fd = server->means.reporter_event, .events = POLLIN},
     };
 
     if (poll(pollers, N, timeout_ms) < 0)
         return;
     if (pollers[OUT].revents & (POLLERR | POLLHUP | POLLNVAL))
         server->out.broken = true;
-    if (pollers[RECORDS].revents && read(server->reporter_event, &n_wakes, sizeof n_wakes) < 0)
+    if (pollers[RECORDS].revents && read(server->means.reporter_event, &n_wakes, sizeof n_wakes) < 0)
         n_wakes = 0; /* how often does not matter */
     if (pollers[SIGNALS].revents)
         take_signals(server);
@@ -197,7 +167,6 @@ static void wait_and_read(struct server *server, int timeout_ms)
 
 static bool set_up(struct server *server)
 {
-    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     sigset_t awaited;
 
     server->out.fd = STDOUT_FILENO;
@@ -209,18 +178,12 @@ static bool set_up(struct server *server)
     sigaddset(&awaited, SIGTERM);
     sigprocmask(SIG_BLOCK, &awaited, NULL);
     server->signals = signalfd(-1, &awaited, SFD_CLOEXEC | SFD_NONBLOCK);
-    server->reporter_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    orphans_adopt();
-    if (server->signals < 0 || server->reporter_event < 0) {
+    server->means.reporter_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (server->signals < 0 || server->means.reporter_event < 0) {
         perror("taskloader: cannot wait for events");
         return false;
     }
-    /* Both only help where they are allowed: tasks lock their own memory, and say so when they cannot. */
-    if (score >= 0 && write(score, "-1000", 5) < 0)
-        errno = 0;
-    close(score);
-    mlockall(MCL_CURRENT | MCL_FUTURE);
-    server->spin = spin_calibrate();
+    means_set_up(&server->means);
     return true;
 }
 
@@ -228,7 +191,7 @@ static int converse(struct server *server)
 {
     if (!set_up(server))
         return 1;
-    report_hello(&server->spin, &server->out);
+    report_hello(&server->means.spin, &server->out);
     while (!server->leave && !server->out.broken) {
         int timeout_ms = report(server);
         bool was_full = !out_has_room(&server->out);
@@ -246,11 +209,9 @@ static int converse(struct server *server)
 
 int serve(void)
 {
-    /* Kept from the tasks' processes: each would have to copy every page of it before its first job. */
-    struct server *server =
-        mmap(NULL, sizeof *server, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct server *server = private_memory(sizeof *server);
 
-    if (server == MAP_FAILED || madvise(server, sizeof *server, MADV_DONTFORK) != 0) {
+    if (!server) {
         perror("taskloader: no memory");
         return 1;
     }

@@ -15,13 +15,35 @@ static uint32_t ring_capacity(const struct taskset *set, const struct task *task
     return (uint32_t)(task->n_jobs < share ? task->n_jobs : share);
 }
 
-struct shared *shared_map(const struct taskset *set, const struct spin *spin)
+static void lay_rings(struct shared *shared, const struct taskset *set, struct record *slots)
 {
+    for (int i = 0; i < set->head.n_tasks; i++) {
+        struct ring *ring = &shared->tasks[i].ring;
+        ring->capacity = ring_capacity(set, &set->tasks[i]);
+        ring->hurry_at = ring->capacity < set->tasks[i].n_jobs ? ring->capacity / 2 : 0;
+        ring->slots = slots;
+        slots += ring->capacity;
+    }
+}
+
+static void lay_segments(struct shared *shared, const struct taskset *set, const struct segments *segments)
+{
+    shared->region = *segments->region;
+    for (int i = 0; i < set->head.n_tasks; i++) {
+        shared->tasks[i].segment = segments->offset[i];
+        shared->tasks[i].ring.capacity = segments->capacity[i];
+        shared->tasks[i].ring.slots = (struct record *)(segments->region->memory + segments->offset[i]);
+    }
+}
+
+struct shared *shared_map(const struct taskset *set, const struct means *means)
+{
+    const struct segments *segments = means->segments;
     size_t head_bytes = sizeof(struct shared) + (size_t)set->head.n_tasks * sizeof(struct shared_task);
     size_t set_bytes = offsetof(struct taskset, tasks) + (size_t)set->head.n_tasks * sizeof(struct task);
     size_t n_slots = 0;
 
-    for (int i = 0; i < set->head.n_tasks; i++)
+    for (int i = 0; i < set->head.n_tasks && !segments; i++)
         n_slots += ring_capacity(set, &set->tasks[i]);
     size_t bytes = head_bytes + n_slots * sizeof(struct record) + set_bytes;
     struct shared *shared =
@@ -29,16 +51,25 @@ struct shared *shared_map(const struct taskset *set, const struct spin *spin)
     if (shared == MAP_FAILED)
         return NULL;
     shared->bytes = bytes;
-    shared->spin = *spin;
+    shared->spin = means->spin;
+    shared->meter_costs = means->meter_costs;
+    shared->reporter_event = means->reporter_event;
     struct record *slots = (struct record *)((char *)shared + head_bytes);
-    for (int i = 0; i < set->head.n_tasks; i++) {
-        struct ring *ring = &shared->tasks[i].ring;
-        ring->capacity = ring_capacity(set, &set->tasks[i]);
-        ring->slots = slots;
-        slots += ring->capacity;
-    }
-    shared->set = memcpy(slots, set, set_bytes);
+    if (segments)
+        lay_segments(shared, set, segments);
+    else
+        lay_rings(shared, set, slots);
+    shared->set = memcpy(slots + n_slots, set, set_bytes);
     return shared;
+}
+
+int shared_map_segment(const struct shared *shared, int idx)
+{
+    const struct shared_task *task = &shared->tasks[idx];
+
+    if (!shared->region.memory)
+        return 0;
+    return region_map_part(&shared->region, task->segment, task->ring.capacity * sizeof(struct record));
 }
 
 void shared_unmap(struct shared *shared) { munmap(shared, shared->bytes); }

@@ -16,8 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "means.h"
 #include "ring.h"
-#include "spin.h"
 #include "taskset.h"
 
 enum phase {
@@ -64,7 +64,8 @@ struct shared_task {
     int set_up_errno;
     const char *set_up_step; /* what failed; a literal, valid in every process */
     int64_t over_ns;
-    struct ring ring;
+    uint64_t segment; /* offset in the mailbox */
+    struct ring ring; /* its slots are at the same address in the task loader and in the task */
 };
 
 struct shared {
@@ -77,14 +78,20 @@ struct shared {
     int64_t stop_at_ns;
     _Atomic int64_t stopped_ns; /* when the set was ended early; 0 while it was not */
     struct spin spin;
+    struct meter_costs meter_costs;
+    struct region region; /* without a mailbox it has no memory */
     const struct taskset *set; /* in here too: the tasks inherit nothing else */
     size_t bytes;
     struct shared_task tasks[];
 };
 
-/* Maps what a run of this set needs, with a copy of the set, and with room for the job records that needs no
- * page fault later; NULL with errno when there is no memory. */
-struct shared *shared_map(const struct taskset *set, const struct spin *spin);
+/* Maps what a run of this set needs, with a copy of the set. Where `means` has no segments there are rings
+ * for the job records in it, too, and nothing in it meets a page fault later. NULL with errno when there is
+ * no memory. */
+struct shared *shared_map(const struct taskset *set, const struct means *means);
+
+/* In the process of task `idx`: makes its segment accessible, if it has one. Returns 0 or the errno. */
+int shared_map_segment(const struct shared *shared, int idx);
 void shared_unmap(struct shared *shared);
 
 /* Wakes the reporter if it asked for it. */

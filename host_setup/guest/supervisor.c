@@ -20,6 +20,10 @@
 /* From the stop of a set until whatever has not ended by itself is killed outright. */
 #define GRACE_NS (500 * NS_PER_MS)
 
+/* What the end of a set may take, whatever it holds, until the watchdog does what the supervisor should
+ * have. */
+#define WATCHDOG_SLACK_NS (10 * NS_PER_S)
+
 /* Ends the job, unless it has just ended by itself. */
 static void kill_job(const struct supervisor *supervisor, int idx, int64_t job, enum phase phase,
                      int64_t now_ns)
@@ -103,7 +107,18 @@ static void kill_processes(const struct supervisor *supervisor)
             kill(supervisor->pids[i], SIGKILL); /* a running executable goes with its parent */
 }
 
-static void supervise(struct supervisor *supervisor)
+/* Has the watchdog wait for the end of the set, or as long as it can; returns when to do it again. */
+static int64_t watch(const struct supervisor *supervisor, int64_t now_ns)
+{
+    int64_t left_ns = supervisor->shared->stop_at_ns + WATCHDOG_SLACK_NS - now_ns;
+
+    if (!supervisor->watchdog)
+        return INT64_MAX;
+    watchdog_arm(supervisor->watchdog, left_ns);
+    return left_ns <= WATCHDOG_MAX_NS ? INT64_MAX : now_ns + WATCHDOG_MAX_NS / 2;
+}
+
+static void supervise(struct supervisor *supervisor, int64_t watch_ns)
 {
     struct shared *shared = supervisor->shared;
     const int64_t stop_ns = shared->stop_at_ns;
@@ -115,6 +130,8 @@ static void supervise(struct supervisor *supervisor)
         if (atomic_load(&supervisor->leave))
             return;
         int64_t now_ns = monotonic_ns();
+        if (now_ns >= watch_ns)
+            watch_ns = watch(supervisor, now_ns);
         if (grace_ns == INT64_MAX && (atomic_load(&supervisor->stop_asked) || now_ns >= stop_ns)) {
             stop_set(supervisor, now_ns < stop_ns ? now_ns : stop_ns);
             grace_ns = now_ns + GRACE_NS;
@@ -126,6 +143,7 @@ static void supervise(struct supervisor *supervisor)
             int64_t due_ns = attend(supervisor, i, now_ns);
             next_ns = due_ns < next_ns ? due_ns : next_ns;
         }
+        next_ns = watch_ns < next_ns ? watch_ns : next_ns;
         futex_wait_until(&shared->supervisor_bell, seen, next_ns);
     }
 }
@@ -140,10 +158,11 @@ static void *thread_main(void *argument)
     /* Above tasks of SCHED_OTHER it is only more exact with its priority; above others it must have it. */
     if (error && !taskset_has(supervisor->shared->set, task_is_realtime))
         error = 0;
+    int64_t watch_ns = error ? 0 : watch(supervisor, monotonic_ns()); /* before any task may start */
     atomic_store(&supervisor->started, error ? -error : 1);
     futex_ring(&supervisor->shared->ready_bell);
     if (!error)
-        supervise(supervisor);
+        supervise(supervisor, watch_ns);
     return NULL;
 }
 

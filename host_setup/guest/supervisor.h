@@ -7,10 +7,12 @@
 #include <sys/types.h>
 
 #include "shared.h"
+#include "watchdog.h"
 
 struct supervisor {
     struct shared *shared;
     const pid_t *pids; /* 0: no process; else valid until the thread was joined */
+    struct watchdog *watchdog; /* or NULL */
     pthread_t thread;
     _Atomic int started; /* 0 not yet, 1 with its priority, else -errno */
     _Atomic bool stop_asked;

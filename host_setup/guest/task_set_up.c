@@ -74,6 +74,10 @@ void task_set_up(struct shared *shared, int idx)
 
     own_resources();
     own_signals();
+    if ((error = shared_map_segment(shared, idx)) != 0) {
+        report_set_up(shared, own, SET_UP_FAILED, "mmap of its records", error);
+        return;
+    }
     if (task->cpus != 0 && (error = sched_set_cpus(task->cpus)) != 0) {
         report_set_up(shared, own, SET_UP_REFUSED, "sched_setaffinity", error);
         return;

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 #define MAX_TASKS 64
 #define MAX_JOBS 10000000
 #define MAX_TIME_NS (INT64_MAX / 10)
@@ -86,6 +86,15 @@ static inline bool taskset_has(const struct taskset *set, bool (*is)(const struc
 static inline int64_t release_ns(const struct task *task, int64_t job)
 {
     return task->offset_ns + (job == 0 ? 0 : job * task->period_ns);
+}
+
+/* How many jobs the task releases before `stop_ns`. */
+static inline int64_t n_releases(const struct task *task, int64_t stop_ns)
+{
+    if (task->offset_ns >= stop_ns)
+        return 0;
+    int64_t n = task->period_ns == NOT_GIVEN ? 1 : (stop_ns - task->offset_ns - 1) / task->period_ns + 1;
+    return n < task->n_jobs ? n : task->n_jobs;
 }
 
 /* The instant, relative to the start, at which the overrun policy gives job `job` up; INT64_MAX where it

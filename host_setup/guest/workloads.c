@@ -152,7 +152,7 @@ int workload_run(const struct workload *workload, struct job_context *context)
 {
     switch (workload->kind) {
     case WORKLOAD_SPIN:
-        spin_until(context->spin, context->cpu_start_ns + workload->number);
+        context->spun_ns = spin_for(context->spin, &context->meter, workload->number);
         return 0;
     case WORKLOAD_HEY:
         return greet("hey");

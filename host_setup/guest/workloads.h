@@ -14,7 +14,8 @@
  * owns is in here. */
 struct job_context {
     const struct spin *spin;
-    int64_t cpu_start_ns;    /* the thread's CPU clock at the job's start */
+    struct meter meter;
+    int64_t spun_ns; /* when `spin` is to be over */
     int64_t mem_limit_bytes; /* or NOT_GIVEN */
     void *volatile memory;
     volatile size_t memory_bytes;

@@ -50,7 +50,7 @@ def make(target: Path) -> Path:
 def taskset_line(n_tasks: int, **changes: object) -> str:
     """A `taskset` request with harmless values for whatever `changes` does not name."""
     fields: dict[str, object] = {
-        "version": 1,
+        "version": 2,
         "id": "set-1",
         "n_tasks": n_tasks,
         "overrun": "continue",

@@ -23,7 +23,7 @@ def test_needs_no_library(binary: Path) -> None:
 
 def test_version_and_usage(binary: Path) -> None:
     version = subprocess.run([binary, "version"], check=True, capture_output=True, text=True)
-    assert version.stdout == "taskloader, protocol 1\n"
+    assert version.stdout == "taskloader, protocol 2\n"
     usage = subprocess.run([binary, "dance"], capture_output=True, text=True, check=False)
     assert usage.returncode == 2
     assert "serve" in usage.stderr

@@ -28,7 +28,7 @@ MALFORMED: list[tuple[list[str | bytes], str]] = [
     (["ping token=a token=b"], "repeated_key"),
     (["ping token=" + "a" * 5000], "overlong"),
     ([b"x" * 100_000 + b"\n"], "overlong"),
-    ([taskset_line(1, version=2)], "range"),
+    ([taskset_line(1, version=1)], "range"),
     ([taskset_line(0)], "range"),
     ([taskset_line(65)], "range"),
     ([taskset_line(1, overrun="maybe")], "bad_value"),

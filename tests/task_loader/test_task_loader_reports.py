@@ -11,7 +11,7 @@ from tests.task_loader.client import MS, TaskLoader, periodic, task_line
 
 def test_hello_comes_first(loader: TaskLoader) -> None:
     words = dict(word.split("=") for word in loader.hello.removeprefix("hello ").split(" "))
-    assert words["version"] == "1"
+    assert words["version"] == "2"
     assert int(words["spin_ps"]) > 0
     assert int(words["cpus"]) == os.sysconf("SC_NPROCESSORS_ONLN")
     assert words["realtime"] in "01"
@@ -46,8 +46,9 @@ def test_spin_uses_the_cpu_time_it_was_given(loader: TaskLoader) -> None:
     for task, wanted_ns in ((0, 500_000), (1, 5_000_000)):
         excess = sorted(job.ns("exec") - wanted_ns for job in outcome.of_task(task))
         assert excess[0] >= -20_000
-        # Not the median: where other programs run, most jobs are charged 50 µs for interrupts and switches that are not theirs.
-        assert excess[2] <= 50_000 + wanted_ns // 100
+        # Not the median: where other programs run, most jobs are charged 50 µs and more for interrupts and switches that are
+        # not theirs.
+        assert excess[2] <= 200_000 + wanted_ns // 100
 
 
 def test_sets_follow_each_other_on_one_channel(loader: TaskLoader) -> None:
