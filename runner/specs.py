@@ -61,7 +61,8 @@ class QemuSpec:
             what is used takes memory.
         image: Folder of a built guest image; None takes the current one of `arch`.
         qemu_binary: QEMU to use instead of the architecture's; a name on the PATH or a path.
-        ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free ones.
+        ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free
+            ones or, with a mailbox, gives the guest no network at all.
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.

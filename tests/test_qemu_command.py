@@ -81,8 +81,18 @@ def test_commas_in_paths_do_not_become_options():
 
 
 def test_the_guest_is_cut_off_and_only_loopback_leads_in():
-    network = [word for word in build_command(hardware(), KERNEL, OVER_SSH) if word.startswith("user,")]
-    assert network == ["user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
+    network = [
+        word
+        for word in build_command(hardware(reach=Reach.SSH), KERNEL, OVER_SSH)
+        if word.startswith("user,")
+    ]
+    assert network == ["user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"]
+
+
+def test_a_guest_with_a_mailbox_has_a_network_only_where_somebody_wants_to_log_in():
+    assert not [word for word in build_command(hardware(), KERNEL, WIRING) if "net" in word.split(",")[0]]
+    reachable = build_command(hardware(ssh_port=2222), KERNEL, replace(WIRING, ssh_port=2222))
+    assert "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22" in reachable
 
 
 @pytest.mark.parametrize(
@@ -117,7 +127,7 @@ def test_snapshot_key_changes_with_what_matters_only(tmp_path):
     elsewhere = KernelBoot(Path("/other/vmlinuz"), Path("/other/initrd.gz"))
     same = [
         snapshot_key(base, elsewhere, "image"),
-        snapshot_key(replace(base, spec=replace(base.spec, ssh_port=2222)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, image=Path("/elsewhere"))), KERNEL, "image"),
         snapshot_key(replace(base, spec=replace(base.spec, start_timeout_s=1.0)), KERNEL, "image"),
     ]
     assert set(same) == {key}
@@ -128,8 +138,9 @@ def test_snapshot_key_changes_with_what_matters_only(tmp_path):
         snapshot_key(replace(base, spec=replace(base.spec, memory_mib=256)), KERNEL, "image"),
         snapshot_key(replace(base, spec=replace(base.spec, mailbox_mib=64)), KERNEL, "image"),
         snapshot_key(replace(base, spec=replace(base.spec, reach=Reach.SSH)), KERNEL, "image"),
+        snapshot_key(replace(base, spec=replace(base.spec, ssh_port=2222)), KERNEL, "image"),
         snapshot_key(replace(base, arch=replace(base.arch, cpu="cortex-a72")), KERNEL, "image"),
     }
     binary.write_bytes(b"an upgrade")
     others.add(snapshot_key(base, KERNEL, "image"))
-    assert len(others | {key}) == 9
+    assert len(others | {key}) == 10

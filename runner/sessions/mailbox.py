@@ -61,8 +61,9 @@ class MailboxSession(AbstractSession):
                 f"{self._host.name}: a task set was started before the last one ended",
                 next_step="read events() to the end, or close the session",
             )
-        self._sequence += 1
-        mailbox.write_request(self._host.mailbox, taskset, sequence=self._sequence, files=_files(taskset))
+        files = _files(taskset)
+        mailbox.write_request(self._host.mailbox, taskset, sequence=self._sequence + 1, files=files)
+        self._sequence += 1  # not for a set that was refused: the guest never heard of that one
         self._running = taskset
 
     def events(self, deadline: Deadline) -> Iterator[Event]:
@@ -76,7 +77,9 @@ class MailboxSession(AbstractSession):
         try:
             self._host.run_until_bell(deadline)
             self._check()
-            yield from mailbox.read_reply(self._host.mailbox, taskset, sequence=self._sequence)
+            yield from mailbox.read_reply(
+                self._host.mailbox, taskset, sequence=self._sequence, host=self._host.name
+            )
         except mailbox.NoReply as exc:
             raise GuestDied(
                 f"{self._host.name}: the guest gave up: its kernel panicked, or its task loader ended",
