@@ -11,13 +11,14 @@ from types import MappingProxyType
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, ProtocolError
-from runner.mailbox import read_hello
+from runner.mailbox import NoReply, read_hello
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
 from runner.qemu.emulator import Emulator
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.qmp import Command
 from runner.qemu.saved_state import loadable
+from runner.qemu.shared_memory import MailboxMemory
 from runner.qemu.snapshot import Snapshot
 from runner.specs import Reach
 
@@ -62,9 +63,20 @@ def boot(
         if berth.mailbox is None:
             emulator.execute("stop")
         else:
-            read_hello(berth.mailbox.region)  # or the bell was a panic's
+            _check_hello(emulator, berth.mailbox)
         half_built.pop_all()
     return emulator
+
+
+def _check_hello(emulator: Emulator, memory: MailboxMemory) -> None:
+    try:
+        read_hello(memory.region)
+    except NoReply as exc:
+        raise BootFailed(
+            f"{emulator.berth.name}: the guest gave up: its init could not make it ready",
+            evidence=emulator.evidence(),
+            log_path=emulator.berth.console_log,
+        ) from exc
 
 
 def save(emulator: Emulator, snapshot: Snapshot, deadline: Deadline) -> None:
