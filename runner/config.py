@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.model.task import member_of
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
+from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
@@ -75,11 +75,14 @@ def to_plan(config: DictConfig) -> RunPlan:
     if machines.host not in ("qemu", "none"):
         raise UsageError(f"machines.host is {machines.host!r}", next_step="choose qemu or none")
     seed = config.tasksets.get("seed")
+    open_session = _made(machines.session, "machines.session", call=False)
+    # A session that says nothing, or is made by a function, has the guest's network to talk through.
+    reach = getattr(open_session.func, "reach", Reach.SSH)
     return RunPlan(
         tasksets=_made(config.tasksets, "tasksets"),
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
-        open_session=_made(machines.session, "machines.session", call=False),
-        qemu=_qemu(machines.qemu) if machines.host == "qemu" else None,
+        open_session=open_session,
+        qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,
         reset=member_of(Reset, machines.reset, "machines.reset"),
         policy=_policy(machines.policy),
         limits=_limits(machines.disturbance),
@@ -117,7 +120,7 @@ def _check_counts(count: int, limit: int) -> None:
         )
 
 
-def _qemu(config: DictConfig) -> QemuSpec:
+def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
     values = {str(key): value for key, value in config.items()}
     for key in ("boot_timeout_s", "start_timeout_s"):
         _require_positive(values[key], f"machines.qemu.{key}")
@@ -129,7 +132,7 @@ def _qemu(config: DictConfig) -> QemuSpec:
         )
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
-    return QemuSpec(**values)
+    return QemuSpec(**values, reach=reach)
 
 
 def _policy(config: DictConfig) -> MachinePolicy:

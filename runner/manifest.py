@@ -29,6 +29,7 @@ _PACKAGES = (
     "numpy",
     "tqdm",
     "watchfiles",
+    "pyarrow",
 )
 _TIMEOUT_S = 10.0
 
@@ -77,7 +78,7 @@ def _guest(plan: RunPlan) -> dict[str, Any] | None:
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(spec).items()}
     binary = shutil.which(spec.qemu_binary or architecture(spec.arch).qemu_binary)
     return {
-        "settings": settings,
+        "settings": {**settings, "reset": plan.reset.value},
         "image_sha256": image.digest,
         "kernel_release": image.kernel_release,
         "qemu": _first_line([binary, "--version"]) if binary else None,

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from runner import control
@@ -32,7 +31,6 @@ from runner.reuse import EarlierRun
 from runner.sessions.base import AbstractSession
 from runner.sessions.simulation import SimulationSession
 from runner.signals import OperatorSignals
-from runner.specs import QemuSpec, Reach
 from runner.station import MachineKind
 from runner.status import StatusWriter
 
@@ -109,7 +107,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
     if plan.qemu is None:
         kind.open_session(None).close()
     else:
-        check_spec(_spec(plan))
+        check_spec(plan.qemu)
         find_binary(plan.qemu)
     return source, tuple(monitors), kind
 
@@ -174,16 +172,7 @@ def _kind(plan: RunPlan) -> MachineKind:
 
     if plan.qemu is None:
         return without_host(open_session, policy=plan.policy, ideal=made_by is SimulationSession)
-    return qemu(_spec(plan), open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
-
-
-def _spec(plan: RunPlan) -> QemuSpec:
-    """The guests' settings, with what the session talks to them through."""
-    assert plan.qemu is not None  # noqa: S101 - the caller has asked
-    made_by = plan.open_session.func
-    if isinstance(made_by, type) and issubclass(made_by, AbstractSession):
-        return replace(plan.qemu, reach=made_by.reach)
-    return replace(plan.qemu, reach=Reach.SSH)
+    return qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
 
 
 class _Run:
