@@ -165,7 +165,7 @@ class Stations:
         self._reason: RunnerError | None = None
         self._n_opened = 0
         self._next: Future[Station] | None = None
-        self._retired: Future[None] | None = None
+        self._retired: list[Future[None]] = []
         self._hands = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-hands")
 
     def take(self) -> Station:
@@ -174,9 +174,7 @@ class Stations:
         Raises:
             RunnerError: it could not be opened, or an earlier one not be closed; the reason of an abort.
         """
-        if self._retired is not None:
-            retired, self._retired = self._retired, None
-            retired.result()
+        self._see_off([future for future in self._retired if future.done()])
         prepared, self._next = self._next, None
         return self._open() if prepared is None else prepared.result()
 
@@ -187,7 +185,13 @@ class Stations:
 
     def retire(self, station: Station) -> None:
         """Close a station that is of no further use, without waiting for it."""
-        self._retired = self._hands.submit(self._close, station)
+        self._retired.append(self._hands.submit(self._close, station))
+
+    def _see_off(self, retired: list[Future[None]]) -> None:
+        """Note that they are closed; raise what went wrong."""
+        for future in retired:
+            self._retired.remove(future)
+            future.result()
 
     def abort(self, error: RunnerError) -> None:
         """End every station at once; whoever opens one from now on gets `error`. Any thread."""
@@ -239,5 +243,4 @@ class Stations:
         with ExitStack() as stack:
             for station in alive:
                 stack.callback(self._close, station)
-            if self._retired is not None:
-                stack.callback(self._retired.result)
+            stack.callback(self._see_off, list(self._retired))

@@ -228,7 +228,7 @@ def packed_record(job: JobRecord) -> bytes:
     return struct.pack("<4q4i4h", *known, EXITS.index(job.exit_type), job.task_idx)
 
 
-def resealed(region: bytearray) -> None:
+def resealed(region: bytearray | mmap.mmap) -> None:
     """Make the guest's checksums right again after someone wrote into its header, task table, text or records."""
     fields = list(struct.unpack_from("<8sIIQQQIIII", region, 0x80))
     _, _, _, _, offset, n_bytes, _, n_tasks, _, _ = fields

@@ -85,6 +85,27 @@ WRONG = {
         ["machines.qemu.vcpus=2"],
         ["machines.qemu.vcpus", "machines.qemu.clock=host"],
     ),
+    "the host's clock for a session that has a mailbox": (
+        ["machines.qemu.clock=host"],
+        ["the mailbox is for clock=icount", "machines.session", "machines=host_clock"],
+    ),
+    "a speed that no processor has": (
+        ["machines.qemu.cpu_mips=100"],
+        ["no processor of 100 MIPS", "machines.qemu.cpu_mips", "62.5"],
+    ),
+    "text for a speed": (["machines.qemu.cpu_mips=fast"], ["machines.qemu.cpu_mips", "'fast'"]),
+    "the speed in QEMU's form": (["machines.qemu.icount_shift=3"], ["machines.qemu.icount_shift"]),
+    "a mailbox that cannot be mapped": (
+        ["machines.qemu.mailbox_mib=3"],
+        ["machines.qemu.mailbox_mib", "power of two"],
+    ),
+    "unknown reset": (["machines.reset=never"], ["machines.reset", "'never'", "taskset"]),
+    "no measurement at all": (["repeat=0"], ["repeat is 0", "1 … 1000"]),
+    "an earlier run that is not there": (["reuse=nosuch"], ["nosuch", "reuse"]),
+    "a limit below nothing": (
+        ["machines.disturbance.steal_ppm=-1"],
+        ["machines.disturbance.steal_ppm is -1", "0 or more"],
+    ),
     "a CPU that the machines do not have": (
         one_task("period: 9ms, cpu_affinity: [1]"),
         ["cpu_affinity names CPU 1", "machines.qemu.vcpus"],

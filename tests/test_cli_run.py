@@ -111,6 +111,7 @@ def test_run_leaves_a_folder_that_explains_itself(tmp_path):
         "distributor.log",
         "machines",
         "manifest.json",
+        "parquet",
         "results.sqlite",
         "status.json",
     ]

@@ -19,11 +19,11 @@ from runner.distributor import Distributor
 from runner.errors import GuestDied, HostError, RunnerError, SessionLost, TaskSetError, UsageError
 from runner.events import Event
 from runner.fleet import Phase, RunState
-from runner.machine import MachineKind
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy
+from runner.station import MachineKind
 from tests.fleet_samples import (
     HANG_S,
     Plan,

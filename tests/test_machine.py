@@ -2,129 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, MachineKilled, RunnerError
+from runner.disturbance import ClockPair, DisturbanceLimits
+from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UnrepeatableError, UsageError
+from runner.events import Event, JobEvent, Outcome, Run, RunResult, Validity
 from runner.fleet import Phase
-from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
-from runner.machine import Machine, MachineKind
+from runner.identity import measurement_identity
+from runner.kinds import simulated
+from runner.machine import Machine
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
-from runner.queue import Job, JobQueue, TaskSetQueue
+from runner.monitors.sqlite import SQLiteMonitor
+from runner.queue import JobQueue
+from runner.reuse import EarlierRun
 from runner.sessions.simulation import SimulationSession
-from runner.specs import Accelerator, MachinePolicy
-from tests.fleet_samples import HANG_S, Sets, Tally, distributor, eventually, one, wait_to_end
-
-
-class Bench(AbstractHost):
-    """A host without guest, which keeps the book of its calls; `faults[method]` is called at each of them."""
-
-    def __init__(self, name: str, calls: list[str], faults: dict[str, Callable[[Bench], None]]) -> None:
-        self._name = name
-        self._calls = calls
-        self._faults = faults
-        self._phase = HostPhase.NEW
-        self.killed = threading.Event()
-        self.on_death: Callable[[GuestDied], None] = lambda error: None
-
-    def _call(self, method: str, phase: HostPhase) -> None:
-        self._calls.append(method)
-        if method in self._faults:
-            self._faults[method](self)
-        if self.killed.is_set() and method != "stop":
-            raise MachineKilled(f"host {self._name} was killed")
-        self._phase = phase
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def phase(self) -> HostPhase:
-        return self._phase
-
-    @property
-    def facts(self) -> HostFacts:
-        return HostFacts(
-            name=self._name,
-            arch="arm64",
-            accel=Accelerator.TCG,
-            icount_shift=3,
-            vcpus=1,
-            qemu_version="7.2.22",
-            image_digest="0123",
-            kernel_release="6.1.0-rt",
-            boot=BootKind.SNAPSHOT,
-            start_s=0.1,
-        )
-
-    @property
-    def ssh_address(self) -> tuple[str, int]:
-        return ("127.0.0.1", 1)
-
-    @property
-    def credentials(self) -> SshCredentials:
-        return SshCredentials("root", Path("key"), "ssh-ed25519 AAAA")
-
-    def start(self, deadline: Deadline) -> None:
-        self._call("start", HostPhase.PAUSED)
-
-    def pause(self) -> None:
-        self._call("pause", HostPhase.PAUSED)
-
-    def resume(self) -> None:
-        self._call("resume", HostPhase.RUNNING)
-
-    def watch(self, on_death: Callable[[GuestDied], None]) -> None:
-        self.on_death = on_death
-
-    def stop(self) -> None:
-        self._call("stop", HostPhase.STOPPED)
-
-    def kill(self) -> None:
-        self.killed.set()
-
-
-class Benches:
-    """The hosts of one test."""
-
-    def __init__(self, **faults: Callable[[Bench], None]) -> None:
-        self.hosts: list[Bench] = []
-        self.calls: list[str] = []
-        self._faults = faults
-
-    def kind(self, policy: MachinePolicy | None = None, realtime_factor: float | None = None) -> MachineKind:
-        def open_host(name: str, folder: Path) -> AbstractHost:
-            self.hosts.append(Bench(name, self.calls, self._faults))
-            return self.hosts[-1]
-
-        return MachineKind(
-            open_host=open_host,
-            open_session=lambda host: SimulationSession(realtime_factor=realtime_factor),
-            policy=policy or MachinePolicy(),
-        )
-
-    def check_all_stopped(self) -> None:
-        assert [host.phase for host in self.hosts] == [HostPhase.STOPPED] * len(self.hosts)
-        assert self.calls.count("stop") == len(self.hosts)
-
-
-def fault(error: Callable[[], RunnerError], *numbers: int) -> Callable[[Bench], None]:
-    """Raise at the calls with these numbers, counted over all hosts; at every call if there are none."""
-    count = iter(range(1, 1_000_000))
-
-    def fail(bench: Bench) -> None:
-        number = next(count)
-        if not numbers or number in numbers:
-            raise error()
-
-    return fail
+from runner.specs import MachinePolicy, Reset
+from runner.station import MachineKind
+from runner.taskset_queue import Job, TaskSetQueue
+from tests.bench_host import Benches, BenchHost, BoxedSimulation, fault
+from tests.fleet_samples import HANG_S, Sets, Tally, distributor, eventually, one, phases, wait_to_end
 
 
 @pytest.fixture(autouse=True)
@@ -245,8 +151,8 @@ def test_a_kill_that_hits_the_wake_up_of_a_host_loses_no_lease(tmp_path: Path) -
     """The machine has taken a set and is waking its guest when the operator kills."""
     waking = threading.Event()
 
-    def resume(bench: Bench) -> None:
-        if bench._calls.count("resume") == 2:
+    def resume(bench: BenchHost) -> None:
+        if bench.calls.count("resume") == 2:
             waking.set()
             assert bench.killed.wait(HANG_S)
 
@@ -267,7 +173,7 @@ def test_a_kill_that_hits_the_wake_up_of_a_host_loses_no_lease(tmp_path: Path) -
 
 
 def test_a_kill_interrupts_a_boot(tmp_path: Path) -> None:
-    def start(bench: Bench) -> None:
+    def start(bench: BenchHost) -> None:
         assert bench.killed.wait(HANG_S)
 
     benches = Benches(start=start)
@@ -313,21 +219,21 @@ def jobs(source: TaskSet | Sets) -> JobQueue:
 
 
 def test_the_phases_of_a_life(tmp_path: Path) -> None:
-    machine, phases, ended = alone(tmp_path, jobs(one()), Benches().kind())
+    machine, seen, ended = alone(tmp_path, jobs(one()), Benches().kind())
     assert machine.state.phase is Phase.STARTING
     machine.start()
     machine.join(HANG_S)
     assert ended.is_set()
-    assert phases == [Phase.RUNNING, Phase.IDLE, Phase.IDLE, Phase.CLOSED]
+    assert seen == [Phase.RUNNING, Phase.IDLE, Phase.IDLE, Phase.CLOSED]
     assert (machine.state.n_done, machine.error, machine.closing) == (1, None, True)
 
 
 def test_the_phases_of_a_bad_life(tmp_path: Path) -> None:
     benches = Benches(start=fault(lambda: BootFailed("no ready")))
-    machine, phases, _ = alone(tmp_path, jobs(one()), benches.kind(MachinePolicy(max_start_failures=2)))
+    machine, seen, _ = alone(tmp_path, jobs(one()), benches.kind(MachinePolicy(max_start_failures=2)))
     machine.start()
     machine.join(HANG_S)
-    assert phases == [Phase.RECOVERING, Phase.FAILED]
+    assert seen == [Phase.RECOVERING, Phase.FAILED]
     assert isinstance(machine.error, BootFailed)
 
 
@@ -365,3 +271,368 @@ def test_the_log_of_a_machine_lies_in_its_folder(tmp_path: Path, caplog: pytest.
     machine.join(HANG_S)
     assert "qemu1 is up (snapshot, 0.10 s)" in (tmp_path / "machine.log").read_text()
     assert not logging.getLogger("runner.machine.qemu1").handlers
+
+
+# A host per task set
+
+
+def test_each_set_has_a_host_of_its_own(tmp_path: Path) -> None:
+    benches, tally = Benches(), Runs()
+    with distributor(tmp_path, benches.kind(reset=Reset.TASKSET)) as fleet:
+        fleet.add_job(Sets(5), tally)
+        wait_to_end(fleet)
+    tally.check_all_done_once(5)
+    assert len(benches.hosts) == 5, "and none is made in vain"
+    assert tally.positions == [1] * 5
+    benches.check_all_stopped()
+
+
+@pytest.mark.parametrize("reset", Reset)
+def test_a_guest_behind_a_mailbox_is_never_resumed_by_the_machine(tmp_path: Path, reset: Reset) -> None:
+    """It runs while it is asked something; the machine's part is to bring it up, and to end it."""
+    benches, tally = Benches(), Tally()
+    with distributor(tmp_path, benches.kind(session=BoxedSimulation, reset=reset)) as fleet:
+        fleet.pause()
+        fleet.add_job(Sets(3), tally)
+        eventually(lambda: phases(fleet) == {"qemu1": "idle"})
+        fleet.resume()
+        wait_to_end(fleet)
+    tally.check_all_done_once(3)
+    assert set(benches.calls) == {"start", "stop"}
+    benches.check_all_stopped()
+
+
+def test_a_fresh_host_that_fails_costs_its_set_no_try(tmp_path: Path) -> None:
+    """The next one is being made ready while a set runs: what goes wrong there is not that set's fault, nor the next one's."""
+    benches, tally = Benches(start=fault(lambda: BootFailed("no ready"), 2, 4)), Tally()
+    with distributor(tmp_path, benches.kind(MachinePolicy(max_tries=1), reset=Reset.TASKSET)) as fleet:
+        fleet.add_job(Sets(4), tally)
+        wait_to_end(fleet)
+    tally.check_all_done_once(4)
+    assert len(benches.hosts) == 6
+    benches.check_all_stopped()
+
+
+def test_a_kill_ends_the_host_that_is_being_made_ready_too(tmp_path: Path) -> None:
+    def start(bench: BenchHost) -> None:
+        if len(benches.hosts) == 2:
+            assert bench.killed.wait(HANG_S)
+
+    benches, tally = Benches(start=start), Tally()
+    kind = benches.kind(realtime_factor=0.01, reset=Reset.TASKSET)
+    with distributor(tmp_path, kind) as fleet:
+        fleet.add_job(Sets(3), tally)
+        eventually(lambda: benches.calls.count("start") == 2)
+        fleet.kill_all_machines()
+        wait_to_end(fleet)
+        assert fleet.get_distributor_state().n_running == 0
+    benches.check_all_stopped()
+    assert not tally.finished
+
+
+def test_a_machine_that_is_closed_leaves_no_prepared_host(tmp_path: Path) -> None:
+    benches, tally = Benches(), Tally()
+    with distributor(tmp_path, benches.kind(realtime_factor=0.1, reset=Reset.TASKSET)) as fleet:
+        fleet.add_job(Sets(50), tally)
+        eventually(lambda: benches.calls.count("start") >= 2)
+        fleet.shut_down_all_machines()
+        wait_to_end(fleet)
+    assert 1 <= len(tally.finished) < 50
+    benches.check_all_stopped()
+
+
+# What a measurement depends on
+
+
+class Runs(Tally):
+    """Keeps what it is told of each attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[Run] = []
+        self.results: list[RunResult] = []
+
+    @property
+    def positions(self) -> list[int]:
+        return [run.position for run in self.runs]
+
+    def __taskset_start__(self, run, *_) -> None:
+        super().__taskset_start__(run)
+        self.runs.append(run)
+
+    def __taskset_finish__(self, run, result) -> None:
+        super().__taskset_finish__(run, result)
+        self.results.append(result)
+
+
+def exact(benches: Benches, reset: Reset, **more) -> MachineKind:
+    """Machines whose measurements repeat."""
+    kind = benches.kind(session=BoxedSimulation, reset=reset)
+    return replace(kind, validity=Validity.EXACT, settings=lambda: {"image": "0123"}, **more)
+
+
+def measured(folder: Path, kind: MachineKind, n: int = 3, **more) -> Runs:
+    """What monitors hear of `n` sets on one machine."""
+    runs = Runs()
+    with distributor(folder, kind, **more) as fleet:
+        fleet.add_job(Sets(n), runs)
+        wait_to_end(fleet)
+    return runs
+
+
+def test_on_a_host_for_all_sets_positions_count_and_identities_chain(tmp_path: Path) -> None:
+    runs = measured(tmp_path, exact(Benches(), Reset.MACHINE)).runs
+    assert [run.position for run in runs] == [1, 2, 3]
+    predecessor = None
+    for run in runs:
+        predecessor = measurement_identity(run.taskset, {"image": "0123"}, files={}, predecessor=predecessor)
+        assert run.identity == predecessor
+
+
+def test_on_a_host_for_each_set_nothing_comes_before(tmp_path: Path) -> None:
+    runs = measured(tmp_path, exact(Benches(), Reset.TASKSET)).runs
+    assert [run.position for run in runs] == [1, 1, 1]
+    for run in runs:
+        assert run.identity == measurement_identity(run.taskset, {"image": "0123"}, files={})
+
+
+@pytest.mark.parametrize("reset", Reset)
+def test_run_ids_of_exact_measurements_are_the_same_next_time(tmp_path: Path, reset: Reset) -> None:
+    one, other = (measured(tmp_path / name, exact(Benches(), reset), repeat=2) for name in ("one", "other"))
+    ids = [run.run_id for run in one.runs]
+    assert ids == [run.run_id for run in other.runs]
+    assert len(set(ids)) == 6
+    assert {result.validity for result in one.results} == {Validity.EXACT}
+
+
+def test_run_ids_of_other_measurements_are_unique(tmp_path: Path) -> None:
+    one, other = (measured(tmp_path / name, Benches().kind()) for name in ("one", "other"))
+    ids = [run.run_id for run in (*one.runs, *other.runs)]
+    assert len(set(ids)) == 6
+    assert {run.identity for run in one.runs} == {None}
+
+
+# Repeating
+
+
+class Moody(BoxedSimulation):
+    """Measures something else each time."""
+
+    count = itertools.count()
+
+    def events(self, deadline: Deadline) -> Iterator[Event]:
+        for event in super().events(deadline):
+            yield (
+                JobEvent(event.job._replace(exec_ns=next(self.count)))
+                if isinstance(event, JobEvent)
+                else event
+            )
+
+
+@pytest.mark.parametrize(
+    ("validity", "reset", "bad"),
+    [
+        (Validity.COMPUTED, Reset.TASKSET, True),
+        (Validity.EXACT, Reset.TASKSET, True),
+        (Validity.UNDISTURBED, Reset.TASKSET, False),
+        (None, Reset.TASKSET, False),
+        # Each measurement is another one there: of the same set after another past.
+        (Validity.EXACT, Reset.MACHINE, False),
+    ],
+)
+def test_tables_that_differ_where_they_must_not_make_the_set_bad(
+    tmp_path: Path, validity: Validity | None, reset: Reset, bad: bool
+) -> None:
+    kind = replace(exact(Benches(), reset), validity=validity, open_session=lambda host: Moody())
+    runs = measured(tmp_path, kind, 1, repeat=2)
+    assert len(runs.bad) == bad
+    if bad:
+        (error,) = runs.of("bad")
+        assert isinstance(error, UnrepeatableError)
+        assert "repetitions 1 and 2 gave different job tables" in error.what
+
+
+def test_tables_that_are_equal_are_what_repeating_is_for(tmp_path: Path) -> None:
+    runs = measured(tmp_path, exact(Benches(), Reset.TASKSET), 3, repeat=4)
+    assert not runs.bad
+    assert [run.repetition for run in runs.runs] == [1, 2, 3, 4] * 3
+    assert {result.table_sha256 for result in runs.results[:4]} == {runs.results[0].table_sha256}
+
+
+# Reusing
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Iterator[EarlierRun]:
+    """What three sets gave, each on a host of its own."""
+    monitor = SQLiteMonitor(tmp_path / "results.sqlite")
+    with distributor(tmp_path / "earlier", exact(Benches(), Reset.TASKSET)) as fleet:
+        fleet.add_job(Sets(3), monitor)
+        wait_to_end(fleet)
+    with closing(EarlierRun(tmp_path / "results.sqlite")) as earlier:
+        yield earlier
+
+
+def test_sets_that_are_known_need_no_host(tmp_path: Path, earlier: EarlierRun) -> None:
+    benches = Benches()
+    runs = measured(tmp_path, exact(benches, Reset.TASKSET), reuse=earlier)
+    runs.check_all_done_once(3)
+    assert benches.hosts == []
+    assert {result.validity for result in runs.results} == {Validity.EXACT}
+    for run, result in zip(runs.runs, runs.results, strict=True):
+        assert result.reused_from == f"{run.run_id} in {tmp_path / 'results.sqlite'}"
+        assert result.jobs
+
+
+def test_sets_that_are_not_known_are_measured(tmp_path: Path, earlier: EarlierRun) -> None:
+    benches = Benches()
+    runs = measured(tmp_path, exact(benches, Reset.TASKSET), 5, reuse=earlier)
+    runs.check_all_done_once(5)
+    assert len(benches.hosts) == 2
+    assert [result.reused_from is None for result in runs.results] == [False] * 3 + [True] * 2
+    benches.check_all_stopped()
+
+
+def test_a_set_after_others_is_not_the_set_that_was_measured_alone(
+    tmp_path: Path, earlier: EarlierRun
+) -> None:
+    """Nor is anything known under other settings."""
+    benches = Benches()
+    kind = exact(benches, Reset.MACHINE)
+    runs = measured(tmp_path, replace(kind, settings=lambda: {"image": "4567"}), reuse=earlier)
+    runs.check_all_done_once(3)
+    assert all(result.reused_from is None for result in runs.results)
+    assert len(benches.hosts) == 1
+
+
+def test_a_machine_that_cannot_tell_reuses_nothing(tmp_path: Path, earlier: EarlierRun) -> None:
+    benches = Benches()
+    runs = measured(tmp_path, benches.kind(), reuse=earlier)
+    runs.check_all_done_once(3)
+    assert all(result.reused_from is None for result in runs.results)
+
+
+# Disturbance
+
+
+class Drifting(SimulationSession):
+    """The guest's clock loses `lost_ns` in each measurement from the first to the `n_bad`th."""
+
+    def __init__(self, count: Iterator[int], n_bad: int) -> None:
+        super().__init__()
+        self._count = count
+        self._n_bad = n_bad
+        self._n_asked = 0
+        self._ahead_ns = 0
+
+    def clock_pair(self, deadline: Deadline) -> ClockPair:
+        self._n_asked += 1
+        if self._n_asked % 2 == 0 and next(self._count) < self._n_bad:
+            self._ahead_ns -= 3_600_000_000_000
+        return ClockPair(self._ahead_ns + 1_000 * self._n_asked, 1_000 * self._n_asked, 10)
+
+
+def disturbed(n_bad: int, max_tries: int = 3) -> MachineKind:
+    count = itertools.count()
+    return MachineKind(
+        open_host=None,
+        open_session=lambda host: Drifting(count, n_bad),
+        policy=MachinePolicy(max_tries=max_tries),
+        limits=DisturbanceLimits(),
+    )
+
+
+def test_a_disturbed_measurement_is_repeated(tmp_path: Path) -> None:
+    runs = measured(tmp_path, disturbed(2), 1)
+    runs.check_all_done_once(1)
+    assert [run.attempt for run in runs.runs] == [1, 2, 3]
+    assert [stopped.outcome for stopped in runs.of("stop")] == [Outcome.DISTURBED] * 2
+    assert "drift" in runs.of("stop")[0].error
+    assert runs.of("stop")[0].jobs == ()
+    (result,) = runs.results
+    assert (result.validity, result.outcome) == (Validity.UNDISTURBED, Outcome.COMPLETED)
+    assert result.disturbance is not None
+
+
+def test_after_the_last_try_a_disturbed_measurement_is_kept_for_what_it_is(tmp_path: Path) -> None:
+    runs = measured(tmp_path, disturbed(99), 2)
+    runs.check_all_done_once(2)
+    assert [run.attempt for run in runs.runs].count(3) == 2
+    for result in runs.results:
+        assert (result.validity, result.outcome) == (Validity.DISTURBED, Outcome.COMPLETED)
+        assert "drift" in result.error
+        assert result.jobs
+
+
+# Leases
+
+
+class LosesItsClock(SimulationSession):
+    """Cannot tell the time at the first call."""
+
+    calls = itertools.count()
+
+    def clock_pair(self, deadline: Deadline) -> ClockPair | None:
+        if next(self.calls) == 0:
+            raise SessionLost("no pong")
+        return None
+
+
+def test_a_clock_that_cannot_be_read_loses_no_lease(tmp_path: Path) -> None:
+    kind = MachineKind(open_host=None, open_session=lambda host: LosesItsClock(), limits=DisturbanceLimits())
+    runs = measured(tmp_path, kind, 2)
+    runs.check_all_done_once(2)
+    assert runs.of("stop")[0].outcome is Outcome.INFRA_ERROR
+
+
+def test_facts_that_cannot_be_told_lose_no_lease(tmp_path: Path) -> None:
+    count = itertools.count()
+
+    class Shy(BoxedSimulation):
+        @property
+        def facts(self) -> Mapping[str, str | int | float | None]:
+            if next(count) == 0:
+                raise SessionLost("says nothing of itself")
+            return {}
+
+    benches = Benches()
+    kind = benches.kind(MachinePolicy(max_tries=1), session=Shy, reset=Reset.TASKSET)
+    runs = measured(tmp_path, kind, 2)
+    runs.check_all_done_once(2)
+    benches.check_all_stopped()
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("error", [UsageError("no such image"), ZeroDivisionError("a bug")])
+def test_settings_that_cannot_be_told_lose_no_lease(
+    tmp_path: Path, earlier: EarlierRun, error: Exception, reuse: bool
+) -> None:
+    def settings() -> Mapping[str, str | int | float | None]:
+        raise error
+
+    benches = Benches()
+    kind = exact(benches, Reset.TASKSET, policy=MachinePolicy(max_tries=1))
+    queue = jobs(Sets(2))
+    ended = threading.Event()
+    machine = Machine(
+        "qemu1",
+        replace(kind, settings=settings),
+        queue,
+        folder=tmp_path,
+        on_change=lambda: None,
+        on_end=lambda one: ended.set(),
+        reuse=earlier if reuse else None,
+    )
+    machine.start()
+    machine.join(HANG_S)
+    assert machine.error is error
+    assert (queue.n_running, queue.n_left, queue.n_bad) == (0, 2, 0)
+    benches.check_all_stopped()
+
+
+def test_a_simulated_machine_computes_the_same_always(tmp_path: Path) -> None:
+    runs = measured(tmp_path, simulated(), 2, repeat=2)
+    assert {result.validity for result in runs.results} == {Validity.COMPUTED}
+    assert [run.run_id for run in runs.runs] == [
+        run.run_id for run in measured(tmp_path / "2", simulated(), 2, repeat=2).runs
+    ]

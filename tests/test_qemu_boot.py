@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,38 +19,68 @@ from runner.qemu.command import Hardware, KernelBoot
 from runner.qemu.image import GuestImage
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import find_binary
-from runner.specs import Accelerator, QemuSpec
+from runner.qemu.shared_memory import MailboxMemory
+from runner.specs import Accelerator, QemuSpec, Reach
 from tests.qemu_guests import PATIENCE_S, eventually, own_children
 
 pytestmark = pytest.mark.guest
 
 
-def boot_with(tmp_path, *kernel_args: str, within_s: float = PATIENCE_S):
-    spec = QemuSpec()
+def boot_with(tmp_path, reach: Reach, *kernel_args: str, within_s: float = PATIENCE_S):
+    spec = QemuSpec(reach=reach)
     arch = architecture(spec.arch)
     hardware = Hardware(binary=find_binary(spec), spec=spec, arch=arch, accel=Accelerator.TCG)
     image = GuestImage.current(spec.arch)
     kernel = KernelBoot(image.kernel, image.initrd, kernel_args)
-    berth = Berth(name="qemu1", folder=tmp_path)
-    return boot(berth, hardware, kernel, Deadline.after(within_s), KillSwitch("qemu1"))
+    with ExitStack() as stack:
+        memory = None
+        if reach is Reach.MAILBOX:
+            memory = stack.enter_context(MailboxMemory("qemu1", spec.mailbox_mib << 20))
+        berth = Berth(name="qemu1", folder=tmp_path, mailbox=memory)
+        return boot(berth, hardware, kernel, Deadline.after(within_s), KillSwitch("qemu1"))
 
 
-def test_a_kernel_that_panics_is_noticed_long_before_the_deadline(tmp_path):
+@pytest.mark.parametrize("reach", Reach)
+def test_a_kernel_that_panics_is_noticed_long_before_the_deadline(tmp_path, reach):
     began_s = time.monotonic()
     with pytest.raises(BootFailed, match="reset itself") as caught:
-        boot_with(tmp_path, "rdinit=/nothing", "root=/dev/nothing")
+        boot_with(tmp_path, reach, "rdinit=/nothing", "root=/dev/nothing")
     assert time.monotonic() - began_s < PATIENCE_S / 2
     assert "Kernel panic" in caught.value.evidence
     assert not own_children()
 
 
-def test_a_guest_that_hangs_ends_at_the_deadline(tmp_path):
+@pytest.mark.parametrize("reach", Reach)
+def test_a_guest_that_hangs_ends_at_the_deadline(tmp_path, reach):
     with pytest.raises(BootFailed, match="waited 4 s for the guest to report ready"):
-        boot_with(tmp_path, "rdinit=/bin/busybox", "--", "sh", within_s=4.0)
+        boot_with(tmp_path, reach, "rdinit=/bin/busybox", "--", "sh", within_s=4.0)
     assert not own_children()
 
 
-def test_a_qemu_that_dies_while_it_boots_is_a_failed_boot(tmp_path):
+GIVES_UP = "; ".join(
+    (
+        "/bin/busybox mount -t sysfs sysfs /sys",
+        "/bin/busybox mount -t devtmpfs devtmpfs /dev",
+        "echo rtfleet: panic: no",
+        "/bin/taskloader bell panic",
+        "/bin/busybox sleep 99",
+    )
+)
+
+
+@pytest.mark.parametrize("reach", Reach)
+def test_a_guest_that_gives_up_is_noticed(tmp_path, reach):
+    """Its bell is the one that a mailbox's answers ring, too: but there is no hello in it."""
+    began_s = time.monotonic()
+    with pytest.raises(BootFailed, match="qemu1: the guest gave up") as caught:
+        boot_with(tmp_path, reach, "rdinit=/bin/busybox", "--", "sh", "-c", f'"{GIVES_UP}"')
+    assert time.monotonic() - began_s < PATIENCE_S / 2
+    assert "rtfleet: panic: no" in caught.value.evidence
+    assert not own_children()
+
+
+@pytest.mark.parametrize("reach", Reach)
+def test_a_qemu_that_dies_while_it_boots_is_a_failed_boot(tmp_path, reach):
     def kill_it() -> None:
         eventually(lambda: "qemu" in str(own_children()))
         for pid in own_children():
@@ -58,6 +89,6 @@ def test_a_qemu_that_dies_while_it_boots_is_a_failed_boot(tmp_path):
     killer = threading.Timer(0.5, kill_it)
     killer.start()
     with pytest.raises(BootFailed, match="SIGKILL"):
-        boot_with(tmp_path)
+        boot_with(tmp_path, reach)
     killer.join()
     assert not own_children()

@@ -19,6 +19,7 @@ from runner.deadline import Deadline
 from runner.errors import UsageError
 from runner.qemu.console_link import LINK_NAME, read_link, write_link
 from runner.qemu.host import QemuHost
+from runner.specs import Reach
 from tests.qemu_guests import PATIENCE_S, guest_spec
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ class Person:
 @pytest.mark.guest
 def test_a_person_attaches_works_and_leaves(tmp_path):
     folder = tmp_path / "machines" / "qemu1"
-    with QemuHost(guest_spec(), "qemu1", folder) as host, ExitStack() as stack:
+    with QemuHost(guest_spec(reach=Reach.SSH), "qemu1", folder) as host, ExitStack() as stack:
         host.start(Deadline.after(PATIENCE_S))
         host.resume()
         person = Person(tmp_path)

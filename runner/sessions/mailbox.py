@@ -20,7 +20,7 @@ class MailboxSession(AbstractSession):
     """Task sets through a guest's mailbox.
 
     Guarantees: between the start of a set and its end nothing reaches the guest from outside, so what it reports is a
-    function of the guest's state and the set. The executables of the user's travel with the set that needs them first.
+    function of the guest's state and the set. The executables of the user's travel with the set that needs them.
 
     Args:
         host: A started host with a mailbox; it is paused whenever no set runs.
