@@ -206,3 +206,41 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     reused = "SELECT taskset_id, table_sha256 FROM runs WHERE reused_from IS NOT NULL ORDER BY run_id"
     assert query(tmp_path, reused, run="again") == measured
     assert not list((tmp_path / "again").rglob("console.log"))
+
+
+RUINOUS = """
+# @package _global_
+defaults: [{override /tasksets: explicit}]
+tasksets:
+  tasksets:
+    - {name: panic, tasks: [{period: null, workload: executable, workload_args: {path: panic.sh}}]}
+    - {name: orphan, tasks: [{period: null, workload: executable, workload_args: {path: orphan.sh}}]}
+    - {name: overload, stop: 1s, tasks: [{period: 20ms, wcet: 20ms, n_jobs: 50}, {period: 20ms, wcet: 40ms, n_jobs: 50}]}
+    - {name: normal, tasks: [{period: 20ms, wcet: 5ms, n_jobs: 10}]}
+"""
+
+
+def test_what_ruins_its_guest_is_recorded_and_the_run_goes_on(tmp_path):
+    (tmp_path / "panic.sh").write_text(
+        "#!/bin/sh\necho 1 > /proc/sys/kernel/sysrq\necho c > /proc/sysrq-trigger\n"
+    )
+    (tmp_path / "orphan.sh").write_text("#!/bin/sh\nkill -9 $(pidof taskloader)\n")
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "ruin.yaml").write_text(RUINOUS)
+    done = run_cli(tmp_path, "--config-dir=conf", "experiment=ruin", "machines.policy.max_tries=2")
+    assert done.returncode == ExitCode.BAD_TASKSETS, done.stderr
+    outcomes = query(
+        tmp_path,
+        "SELECT name, outcome, count(*), min(error <> '') FROM runs JOIN tasksets USING (taskset_id) GROUP BY 1, 2 ORDER BY 1",
+    )
+    assert outcomes == [
+        ("normal", "completed", 1, None),
+        ("orphan", "guest_crash", 2, 1),
+        ("overload", "timeout", 1, None),
+        ("panic", "guest_crash", 2, 1),
+    ]
+    assert query(tmp_path, "SELECT name FROM tasksets WHERE state = 'bad' ORDER BY 1") == [
+        ("orphan",),
+        ("panic",),
+    ]
+    assert_nothing_is_left(tmp_path)
