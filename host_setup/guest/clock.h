@@ -17,7 +17,7 @@ static inline int64_t clock_ns(clockid_t clock)
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-/* The clock of all instants: never set, the same in every process. Read without a system call. */
+/* The clock of all instants: never set, the same in every thread. Read without a system call. */
 static inline int64_t monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
 /* CPU time of the calling thread: a system call, about 1,000 instructions. */

@@ -2,6 +2,7 @@
 #include "executable.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -12,14 +13,33 @@
 #define CODE_NOT_FOUND 127
 #define CODE_NOT_STARTED 126
 
+/* In the child: what is the task loader's alone ends here. */
+static void be_ordinary(int nowhere)
+{
+    const struct sigaction ordinary = {.sa_handler = SIG_DFL};
+    sigset_t none;
+    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        dup2(nowhere, fd);
+    /* When memory runs out, it shall go rather than what reports it. */
+    if (score >= 0 && write(score, "1000", 4) < 0)
+        errno = 0;
+    close(score);
+    sigemptyset(&none);
+    sigaction(SIGPIPE, &ordinary, NULL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* In the child, which borrows the parent's memory until it executes or ends: system calls only. */
 static _Noreturn void become(struct shared_task *task, int64_t job, const struct task *spec,
-                             char *const argv[])
+                             char *const argv[], int nowhere)
 {
     static char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    be_ordinary(nowhere);
     if (spec->mem_limit_bytes != NOT_GIVEN) {
         struct rlimit limit = {(rlim_t)spec->mem_limit_bytes, (rlim_t)spec->mem_limit_bytes};
         if (setrlimit(RLIMIT_AS, &limit) != 0)
@@ -34,9 +54,9 @@ static _Noreturn void become(struct shared_task *task, int64_t job, const struct
     _exit(errno == ENOENT || errno == ENOTDIR ? CODE_NOT_FOUND : CODE_NOT_STARTED);
 }
 
-pid_t executable_run(struct shared_task *task, int64_t job, const struct task *spec)
+pid_t executable_run(struct shared_task *task, int64_t job, const struct task *spec, int nowhere)
 {
-    char *argv[MAX_LINE + 1];
+    char *argv[spec->workload.n_arguments + 1];
     const char *argument = spec->workload.arguments;
     siginfo_t end;
 
@@ -47,7 +67,7 @@ pid_t executable_run(struct shared_task *task, int64_t job, const struct task *s
     argv[spec->workload.n_arguments] = NULL;
     pid_t pid = vfork();
     if (pid == 0)
-        become(task, job, spec, argv);
+        become(task, job, spec, argv, nowhere);
     while (pid > 0 && waitid(P_PID, (id_t)pid, &end, WEXITED | WNOWAIT) != 0 && errno == EINTR)
         ;
     return pid;

@@ -15,8 +15,8 @@ struct executable_end {
 };
 
 /* Starts the program for `job` under the caller's scheduling parameters and waits for its end, without taking
- * leave of it: its process group stays valid until `executable_reap`. */
-pid_t executable_run(struct shared_task *task, int64_t job, const struct task *spec);
+ * leave of it: its process group stays valid until `executable_reap`. Its input and outputs are `nowhere`. */
+pid_t executable_run(struct shared_task *task, int64_t job, const struct task *spec, int nowhere);
 
 /* Ends what is left of the job's process group and collects the exit code. `pid` is what `executable_run`
  * returned. */

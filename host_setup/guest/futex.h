@@ -1,4 +1,4 @@
-/* Waiting on a word of shared memory, across processes. */
+/* Waiting on a word of memory. */
 #ifndef TASKLOADER_FUTEX_H
 #define TASKLOADER_FUTEX_H
 
@@ -17,13 +17,13 @@ static inline void futex_wait_until(_Atomic uint32_t *word, uint32_t seen, int64
 {
     struct timespec until = timespec_of_ns(until_ns);
 
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, until_ns == INT64_MAX ? NULL : &until, NULL,
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, seen, until_ns == INT64_MAX ? NULL : &until, NULL,
             FUTEX_BITSET_MATCH_ANY);
 }
 
 static inline void futex_wake_all(_Atomic uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 /* Changes `*word`, which makes every sleeper on it look again. */

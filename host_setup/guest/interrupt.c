@@ -4,9 +4,9 @@
 #include <setjmp.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t armed;  /* the signal may jump to `landing` now */
-static volatile sig_atomic_t missed; /* it came while it might not */
-static sigjmp_buf landing;
+static _Thread_local volatile sig_atomic_t armed;  /* the signal may jump to `landing` now */
+static _Thread_local volatile sig_atomic_t missed; /* it came while it might not */
+static _Thread_local sigjmp_buf landing;
 static bool (*is_due)(void);
 
 static void on_signal(int signal)
@@ -28,21 +28,18 @@ static void on_check(int signal)
     }
 }
 
-void interrupt_install_check(bool (*check)(void))
-{
-    struct sigaction action = {.sa_handler = on_check, .sa_flags = SA_NODEFER | SA_RESTART};
-
-    is_due = check;
-    sigaction(INTERRUPT_CHECK_SIGNAL, &action, NULL);
-}
-
-void interrupt_install(void)
+void interrupt_install(bool (*check)(void))
 {
     /* No signal mask is saved or changed, so that neither a job's start nor the jump costs a system call. */
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_NODEFER};
+    const struct sigaction leave = {.sa_handler = on_signal, .sa_flags = SA_NODEFER};
+    const struct sigaction look = {.sa_handler = on_check, .sa_flags = SA_NODEFER | SA_RESTART};
 
-    sigaction(INTERRUPT_SIGNAL, &action, NULL);
+    is_due = check;
+    sigaction(INTERRUPT_SIGNAL, &leave, NULL);
+    sigaction(INTERRUPT_CHECK_SIGNAL, &look, NULL);
 }
+
+void interrupt_forget(void) { missed = 0; }
 
 bool interrupt_run(void (*work)(void *), void *argument)
 {

@@ -2,7 +2,6 @@
 #include "mailbox.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +23,9 @@
 
 /* From one look at the watchdog to the next, where no set's end is waited for. */
 #define PATIENCE_NS (10 * NS_PER_S)
+
+/* What it may take to make a set ready: a slow processor clears the memory of large workloads for so long. */
+#define SET_UP_NS (70 * NS_PER_S)
 
 #define PIECE ((size_t)64 << 10)
 
@@ -103,8 +105,7 @@ static bool parse(struct mailbox *mailbox, struct fault *fault)
     while (line < end) {
         const char *newline = memchr(line, '\n', (size_t)(end - line));
         if (whole || !newline)
-            return fault_set(fault, "order",
-                             whole ? "a line after the run" : "the last line is not whole");
+            return fault_set(fault, "order", whole ? "a line after the run" : "the last line is not whole");
         if (newline - line > MAX_LINE)
             return fault_set(fault, "overlong", "a line has at most %d bytes", MAX_LINE);
         if (!request_parse(line, (size_t)(newline - line), &mailbox->request, fault) ||
@@ -116,22 +117,6 @@ static bool parse(struct mailbox *mailbox, struct fault *fault)
     return whole || fault_set(fault, "order", "no run");
 }
 
-/* Sleeps until every process of the set has ended. */
-static void await_end(struct run *run, struct out *out)
-{
-    sigset_t awaited;
-
-    sigemptyset(&awaited);
-    sigaddset(&awaited, SIGCHLD);
-    for (;;) {
-        run_note_exits(run);
-        run_report(run, out);
-        if (run_is_over(run))
-            return;
-        sigwaitinfo(&awaited, NULL);
-    }
-}
-
 static bool run_set(struct mailbox *mailbox, struct fault *fault)
 {
     struct run *run = &mailbox->run;
@@ -139,13 +124,14 @@ static bool run_set(struct mailbox *mailbox, struct fault *fault)
 
     if (!segments_place(&mailbox->segments, &mailbox->region, mailbox->reply_at + MAX_REPLY, set, fault))
         return false;
-    watchdog_arm(&mailbox->watchdog, SET_UP_TIMEOUT_NS + PATIENCE_NS);
-    if (!run_start(run, set, &mailbox->means, &mailbox->out, fault))
+    watchdog_arm(&mailbox->watchdog, SET_UP_NS);
+    if (!run_start(run, set, &mailbox->out, fault))
         return false;
-    await_end(run, &mailbox->out);
+    shared_await_tasks(&run->shared);
+    run_report(run, &mailbox->out);
     for (int i = 0; i < set->head.n_tasks; i++)
-        mailbox->tasks[i] = (struct task_entry){mailbox->segments.offset[i],
-                                                atomic_load(&run->shared->tasks[i].ring.written)};
+        mailbox->tasks[i] =
+            (struct task_entry){mailbox->segments.offset[i], atomic_load(&run->shared.tasks[i].ring.written)};
     mailbox->answer.n_tasks = (uint32_t)set->head.n_tasks;
     run_end(run, &mailbox->out);
     return true;
@@ -228,33 +214,22 @@ static bool can(int error, const char *what)
 /* All that can be done once is done here, so that a snapshot taken at the first bell holds it. */
 static bool set_up(struct mailbox *mailbox)
 {
-    sigset_t awaited;
-
     mailbox->out.fd = -1;
     mailbox->means.reporter_event = -1;
     mailbox->means.segments = &mailbox->segments;
     mailbox->means.watchdog = &mailbox->watchdog;
-    sigemptyset(&awaited);
-    sigaddset(&awaited, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &awaited, NULL);
     crc32_prepare();
     if (!can(region_open(&mailbox->region), "the mailbox (-device ivshmem-plain)") ||
         !can(bell_open(&mailbox->bell), "the bell (-device pvpanic-pci)") ||
         !can(watchdog_open(&mailbox->watchdog), "the watchdog (-device i6300esb)") ||
         !can(stored_files_open(), "the folder for workloads"))
         return false;
-    means_set_up(&mailbox->means);
-    return true;
+    return can(means_set_up(&mailbox->means), "the means for task sets") &&
+           can(run_open(&mailbox->run, &mailbox->means), "the threads for tasks");
 }
 
-int mailbox(void)
+static int converse(struct mailbox *mailbox)
 {
-    struct mailbox *mailbox = private_memory(sizeof *mailbox);
-
-    if (!mailbox) {
-        perror("taskloader: no memory");
-        return 1;
-    }
     if (!set_up(mailbox))
         return 1;
     mailbox->reply_at = REQUEST_AT;
@@ -264,4 +239,11 @@ int mailbox(void)
         ring(mailbox);
         answer_request(mailbox);
     }
+}
+
+int mailbox(void)
+{
+    static struct mailbox mailbox; /* too large for the stack */
+
+    return converse(&mailbox);
 }

@@ -4,27 +4,37 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "orphans.h"
+#include "sched.h"
 
-void means_set_up(struct means *means)
+static void protect(void)
 {
+    const struct rlimit no_core = {0, 0};
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-    orphans_adopt();
-    /* Both only help where they are allowed: tasks lock their own memory, and say so when they cannot. */
+    /* All of these only help where they are allowed. */
     if (score >= 0 && write(score, "-1000", 5) < 0)
         errno = 0;
     close(score);
+    setrlimit(RLIMIT_CORE, &no_core);
+    /* What there is now is here to stay; of what comes, such as the threads' stacks, only what is touched. */
     mlockall(MCL_CURRENT | MCL_FUTURE);
-    means->spin = spin_calibrate();
-    means->meter_costs = meter_calibrate();
+    mlockall(MCL_FUTURE | MCL_ONFAULT);
 }
 
-void *private_memory(size_t bytes)
+int means_set_up(struct means *means)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    return memory == MAP_FAILED || madvise(memory, bytes, MADV_DONTFORK) != 0 ? NULL : memory;
+    means->nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (means->nowhere < 0)
+        return errno;
+    if (rt_runtime_read(&means->rt_runtime_us) != 0)
+        means->rt_runtime_us = RT_RUNTIME_DEFAULT_US;
+    orphans_adopt();
+    protect();
+    means->spin = spin_calibrate();
+    means->meter_costs = meter_calibrate();
+    return 0;
 }

@@ -9,12 +9,12 @@
 
 void orphans_adopt(void) { prctl(PR_SET_CHILD_SUBREAPER, 1UL); }
 
-void orphans_kill(void)
+void orphans_kill(pid_t tid)
 {
     char path[64];
     int pid;
 
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", tid);
     FILE *children = fopen(path, "re");
     if (!children)
         return; /* a kernel without this file: the process groups were killed, and that is all we can do */

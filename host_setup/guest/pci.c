@@ -80,7 +80,7 @@ volatile void *pci_map_registers(const struct pci_device *device)
         memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         close(fd);
     }
-    if (memory == MAP_FAILED || madvise(memory, page, MADV_DONTFORK) != 0)
+    if (memory == MAP_FAILED)
         return NULL;
     /* Whole pages are mapped; several devices may share one. */
     return memory + strtoull(text, NULL, 16) % page;

@@ -17,8 +17,7 @@ bool pci_find(struct pci_device *device, const char *vendor, const char *number)
 /* Opens one of the device's files; -1 with errno. */
 int pci_open(const struct pci_device *device, const char *file, int flags);
 
-/* Maps the registers of BAR 0, which has at most a page; NULL with errno. Processes that are forked later do
- * not have them. */
+/* Maps the registers of BAR 0, which has at most a page; NULL with errno. */
 volatile void *pci_map_registers(const struct pci_device *device);
 
 #endif

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "pci.h"
 
@@ -15,26 +16,22 @@ int region_open(struct region *region)
 {
     struct pci_device device;
     struct stat status;
+    int error = 0;
 
     if (!pci_find(&device, VENDOR, DEVICE))
         return errno;
     /* `_wc`: as memory, not as registers. */
-    region->fd = pci_open(&device, "resource2_wc", O_RDWR);
-    if (region->fd < 0 || fstat(region->fd, &status) != 0)
+    int fd = pci_open(&device, "resource2_wc", O_RDWR);
+    if (fd < 0)
         return errno;
-    region->bytes = (uint64_t)status.st_size;
-    region->memory = mmap(NULL, region->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd, 0);
-    if (region->memory == MAP_FAILED || madvise(region->memory, region->bytes, MADV_DONTFORK) != 0)
-        return errno;
-    return 0;
-}
-
-int region_map_part(const struct region *region, uint64_t offset, uint64_t bytes)
-{
-    void *part = mmap(region->memory + offset, pages_up(bytes), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_FIXED_NOREPLACE, region->fd, (off_t)offset);
-
-    return part == MAP_FAILED ? errno : 0;
+    if (fstat(fd, &status) == 0) {
+        region->bytes = (uint64_t)status.st_size;
+        region->memory = mmap(NULL, region->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    if (region->bytes == 0 || region->memory == MAP_FAILED)
+        error = errno;
+    close(fd);
+    return error;
 }
 
 typedef volatile uint64_t __attribute__((may_alias)) word;

@@ -8,18 +8,12 @@
 #define REGION_PAGE 4096
 
 struct region {
-    int fd;
     uint64_t bytes;
-    char *memory; /* all of it, in this process only */
+    char *memory;
 };
 
 /* Returns 0 or the errno; ENODEV where there is no such device. */
 int region_open(struct region *region);
-
-/* In a process that was forked since: maps the whole pages that hold `bytes` bytes from `offset` on (a
- * multiple of REGION_PAGE), and nothing else, at the address that they have in the parent. Returns 0 or the
- * errno. To hand the whole mapping on would mean to copy a table entry for every page of it. */
-int region_map_part(const struct region *region, uint64_t offset, uint64_t bytes);
 
 /* Copies whole words: the one access that every kind of device memory takes. Addresses are multiples of 8,
  * `n` is rounded up. */

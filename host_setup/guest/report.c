@@ -74,9 +74,9 @@ void report_pong(const char *token, struct out *out)
 void report_start(const struct run *run, struct out *out)
 {
     out_text(out, "accepted id=");
-    out_text(out, run->shared->set->head.id);
+    out_text(out, run->shared.set->head.id);
     out_text(out, "\n");
-    for (int i = 0; i < run->shared->set->head.n_tasks; i++) {
+    for (int i = 0; i < run->shared.set->head.n_tasks; i++) {
         const char *name = strerrorname_np(run->refused_errno[i]);
         if (run->refused_errno[i] == 0)
             continue;
@@ -87,8 +87,8 @@ void report_start(const struct run *run, struct out *out)
         out_text(out, "\n");
     }
     out_text(out, "start id=");
-    out_text(out, run->shared->set->head.id);
-    key_number(out, " t0_ns=", run->shared->t0_ns);
+    out_text(out, run->shared.set->head.id);
+    key_number(out, " t0_ns=", run->shared.t0_ns);
     out_text(out, "\n");
 }
 
@@ -121,13 +121,13 @@ void report_task_done(int idx, int64_t over_ns, struct out *out)
  * every task over, though not yet reported, cuts nothing. */
 static bool was_cut(const struct run *run)
 {
-    int64_t stopped_ns = atomic_load(&run->shared->stopped_ns);
+    int64_t stopped_ns = atomic_load(&run->shared.stopped_ns);
 
     if (stopped_ns != 0 && stopped_ns <= run->over_ns)
         return true;
-    for (int i = 0; i < run->shared->set->head.n_tasks; i++) {
-        const struct task *task = &run->shared->set->tasks[i];
-        if (run->pids[i] != 0 && release_ns(task, task->n_jobs - 1) >= run->shared->set->head.stop_ns)
+    for (int i = 0; i < run->shared.set->head.n_tasks; i++) {
+        const struct task *task = &run->shared.set->tasks[i];
+        if (run->refused_errno[i] == 0 && release_ns(task, task->n_jobs - 1) >= run->shared.set->head.stop_ns)
             return true;
     }
     return false;
@@ -137,11 +137,11 @@ void report_end(const struct run *run, struct out *out)
 {
     int64_t lost = 0;
 
-    for (int i = 0; i < run->shared->set->head.n_tasks; i++)
-        lost += atomic_load(&run->shared->tasks[i].ring.lost);
+    for (int i = 0; i < run->shared.set->head.n_tasks; i++)
+        lost += atomic_load(&run->shared.tasks[i].ring.lost);
     out_text(out, "end id=");
-    out_text(out, run->shared->set->head.id);
-    key_number(out, " t_ns=", run->over_ns - run->shared->t0_ns);
+    out_text(out, run->shared.set->head.id);
+    key_number(out, " t_ns=", run->over_ns - run->shared.t0_ns);
     out_text(out, was_cut(run) ? " reason=stopped" : " reason=completed");
     key_number(out, " jobs=", run->n_records);
     key_number(out, " lost=", lost);

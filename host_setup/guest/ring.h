@@ -1,5 +1,4 @@
-/* Job records on their way from a task's process to whoever reports them: shared memory, one writer, one
- * reader, no system call. */
+/* Job records on their way from a task to whoever reports them: one writer, one reader, no system call. */
 #ifndef TASKLOADER_RING_H
 #define TASKLOADER_RING_H
 

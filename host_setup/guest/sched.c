@@ -80,15 +80,15 @@ int sched_set_task(pid_t pid, const struct task *task)
     return EINVAL;
 }
 
-int sched_set_cpus(uint64_t mask)
+int sched_set_cpus(pid_t pid, uint64_t mask)
 {
     cpu_set_t cpus;
 
     CPU_ZERO(&cpus);
-    for (int cpu = 0; cpu < 64; cpu++)
-        if (mask >> cpu & 1)
+    for (int cpu = 0; cpu < (mask ? 64 : CPU_SETSIZE); cpu++)
+        if (mask == 0 || mask >> cpu & 1)
             CPU_SET(cpu, &cpus);
-    return sched_setaffinity(0, sizeof cpus, &cpus) == 0 ? 0 : errno;
+    return sched_setaffinity(pid, sizeof cpus, &cpus) == 0 ? 0 : errno;
 }
 
 static const char RT_RUNTIME[] = "/proc/sys/kernel/sched_rt_runtime_us";

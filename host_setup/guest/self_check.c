@@ -12,13 +12,18 @@
 /* Less than a tick: every tick at which the task runs. */
 #define INTERVAL_NS NS_PER_MS
 
-static struct {
+static _Thread_local struct {
     struct shared *shared;
     int idx;
 } watched;
 
-/* In the signal handler: takes the running job if its time has come, as the supervisor would. */
-static bool take_if_due(void)
+void self_check_watch(struct shared *shared, int idx)
+{
+    watched.shared = shared;
+    watched.idx = idx;
+}
+
+bool self_check_is_due(void)
 {
     struct shared *shared = watched.shared;
     struct shared_task *task = &shared->tasks[watched.idx];
@@ -38,8 +43,7 @@ static bool take_if_due(void)
     return take_job(task, word_job(word), phase, now_ns);
 }
 
-/* Whether the SCHED_DEADLINE tasks together may use more than one processor has. */
-static bool is_overloaded(const struct taskset *set)
+bool self_check_is_needed(const struct taskset *set)
 {
     double utilization = 0.0;
 
@@ -49,20 +53,25 @@ static bool is_overloaded(const struct taskset *set)
     return utilization > 1.0;
 }
 
-int self_check_start(struct shared *shared, int idx)
+int self_check_start(timer_t *timer, pthread_t thread, pid_t tid)
 {
-    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = INTERRUPT_CHECK_SIGNAL};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID,
+                             .sigev_signo = INTERRUPT_CHECK_SIGNAL,
+                             ._sigev_un._tid = tid}; /* POSIX has no name for it, nor this C library */
     const struct timespec interval = timespec_of_ns(INTERVAL_NS);
     const struct itimerspec period = {.it_interval = interval, .it_value = interval};
-    timer_t timer;
+    clockid_t clock;
+    int error = pthread_getcpuclockid(thread, &clock);
 
-    if (!task_is_deadline(&shared->set->tasks[idx]) || !is_overloaded(shared->set))
-        return 0;
-    watched.shared = shared;
-    watched.idx = idx;
-    interrupt_install_check(take_if_due);
-    if (timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) != 0 ||
-        timer_settime(timer, 0, &period, NULL) != 0)
+    if (error)
+        return error;
+    if (timer_create(clock, &event, timer) != 0)
         return errno;
-    return 0;
+    if (timer_settime(*timer, 0, &period, NULL) == 0)
+        return 0;
+    error = errno;
+    timer_delete(*timer);
+    return error;
 }
+
+void self_check_stop(timer_t timer) { timer_delete(timer); }

@@ -8,10 +8,25 @@
 #ifndef TASKLOADER_SELF_CHECK_H
 #define TASKLOADER_SELF_CHECK_H
 
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <time.h>
+
 #include "shared.h"
 
-/* Starts the watch over the calling process, which runs task `idx`, where the set needs it. Returns 0 or the
- * errno. */
-int self_check_start(struct shared *shared, int idx);
+/* Whether the set's SCHED_DEADLINE tasks together may use more than one processor has. */
+bool self_check_is_needed(const struct taskset *set);
+
+/* Starts the watch over a thread. Returns 0 or the errno. */
+int self_check_start(timer_t *timer, pthread_t thread, pid_t tid);
+void self_check_stop(timer_t timer);
+
+/* The calling thread runs task `idx` from now on. */
+void self_check_watch(struct shared *shared, int idx);
+
+/* In the signal handler: takes the calling thread's running job if its time has come, as the supervisor
+ * would. */
+bool self_check_is_due(void);
 
 #endif

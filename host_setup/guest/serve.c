@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -32,7 +33,7 @@ enum talk {
 struct server {
     enum talk talk;
     bool leave;
-    int signals;        /* signalfd: a child ended, or we are to end */
+    int signals; /* signalfd: we are to end */
     struct means means;
     struct run run;
     struct collector collector;
@@ -58,7 +59,7 @@ static bool collect(struct server *server, struct fault *fault)
     server->talk = TALK_IDLE;
     if (server->request.verb != VERB_RUN)
         return true;
-    if (!run_start(&server->run, &server->collector.set, &server->means, &server->out, fault))
+    if (!run_start(&server->run, &server->collector.set, &server->out, fault))
         return false;
     server->talk = TALK_RUNNING;
     return true;
@@ -121,7 +122,7 @@ static int report(struct server *server)
     if (any)
         return BATCH_PAUSE_MS;
     /* Ask to be woken, then look again: a record may have come in between. */
-    atomic_store(&server->run.shared->reporter_waits, 1);
+    atomic_store(&server->run.shared.reporter_waits, 1);
     return run_report(&server->run, &server->out) ? BATCH_PAUSE_MS : -1;
 }
 
@@ -130,10 +131,7 @@ static void take_signals(struct server *server)
     struct signalfd_siginfo info;
 
     while (read(server->signals, &info, sizeof info) == sizeof info)
-        if (info.ssi_signo != SIGCHLD)
-            server->leave = true;
-    if (server->talk == TALK_RUNNING)
-        run_note_exits(&server->run);
+        server->leave = true;
 }
 
 /* Waits until there is something to do, and does what concerns a single file descriptor. */
@@ -165,32 +163,37 @@ static void wait_and_read(struct server *server, int timeout_ms)
     }
 }
 
+/* The signals are blocked before there are other threads, which inherit that. */
 static bool set_up(struct server *server)
 {
+    struct means *means = &server->means;
     sigset_t awaited;
 
     server->out.fd = STDOUT_FILENO;
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&awaited);
-    sigaddset(&awaited, SIGCHLD);
     sigaddset(&awaited, SIGHUP);
     sigaddset(&awaited, SIGINT);
     sigaddset(&awaited, SIGTERM);
     sigprocmask(SIG_BLOCK, &awaited, NULL);
     server->signals = signalfd(-1, &awaited, SFD_CLOEXEC | SFD_NONBLOCK);
-    server->means.reporter_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (server->signals < 0 || server->means.reporter_event < 0) {
-        perror("taskloader: cannot wait for events");
+    means->reporter_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    means->ring_slots = mmap(NULL, RING_SLOTS * sizeof *means->ring_slots, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (server->signals < 0 || means->reporter_event < 0 || means->ring_slots == MAP_FAILED)
         return false;
-    }
-    means_set_up(&server->means);
-    return true;
+    errno = means_set_up(means);
+    if (errno == 0)
+        errno = run_open(&server->run, means);
+    return errno == 0;
 }
 
 static int converse(struct server *server)
 {
-    if (!set_up(server))
+    if (!set_up(server)) {
+        perror("taskloader: cannot be made ready");
         return 1;
+    }
     report_hello(&server->means.spin, &server->out);
     while (!server->leave && !server->out.broken) {
         int timeout_ms = report(server);
@@ -209,11 +212,7 @@ static int converse(struct server *server)
 
 int serve(void)
 {
-    struct server *server = private_memory(sizeof *server);
+    static struct server server; /* too large for the stack */
 
-    if (!server) {
-        perror("taskloader: no memory");
-        return 1;
-    }
-    return converse(server);
+    return converse(&server);
 }

@@ -1,4 +1,4 @@
-/* What the task loader's process and its tasks' processes share while a set runs.
+/* What the task loader's threads share while a set runs.
  *
  * Per task, one word says which job it is about and in what phase, and every change of hands is a change of
  * that word:
@@ -13,8 +13,10 @@
 #define TASKLOADER_SHARED_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "means.h"
 #include "ring.h"
@@ -50,8 +52,6 @@ static inline enum exit_type exit_of_kill(enum phase phase)
     }
 }
 
-enum set_up { SET_UP_NOT_YET, SET_UP_READY, SET_UP_FAILED, SET_UP_REFUSED };
-
 /* On cache lines of its own. */
 struct shared_task {
     _Alignas(128) _Atomic uint64_t word;
@@ -60,41 +60,33 @@ struct shared_task {
     _Atomic uint64_t kill_sent;   /* 1 + the last job whose kill the supervisor has finished sending */
     _Atomic uint32_t wants_start; /* the supervisor asks to be woken when the next job starts */
     _Atomic int32_t group;        /* process group of the running executable; 0: none */
-    _Atomic uint32_t set_up;      /* enum set_up */
-    int set_up_errno;
-    const char *set_up_step; /* what failed; a literal, valid in every process */
+    pid_t tid;                    /* of its thread; 0: the task was refused */
     int64_t over_ns;
-    uint64_t segment; /* offset in the mailbox */
-    struct ring ring; /* its slots are at the same address in the task loader and in the task */
+    void *memory; /* for its workload, NULL where there is none; see `job_memory.h` */
+    size_t memory_bytes;
+    struct ring ring;
 };
 
 struct shared {
-    _Atomic uint32_t ready_bell; /* a task's process has set itself up */
-    _Atomic uint32_t gate;       /* 1 once t0_ns is set: tasks go to their first release */
+    const struct means *means;
+    const struct taskset *set;
+    _Atomic uint32_t n_at_work; /* tasks that are not over; the last one wakes who waits on it */
     _Atomic uint32_t supervisor_bell;
     _Atomic uint32_t reporter_waits; /* the reporter asks to be woken when there is a record */
-    int reporter_event;              /* an eventfd */
     int64_t t0_ns;
     int64_t stop_at_ns;
     _Atomic int64_t stopped_ns; /* when the set was ended early; 0 while it was not */
-    struct spin spin;
-    struct meter_costs meter_costs;
-    struct region region; /* without a mailbox it has no memory */
-    const struct taskset *set; /* in here too: the tasks inherit nothing else */
-    size_t bytes;
-    struct shared_task tasks[];
+    struct shared_task tasks[MAX_TASKS];
 };
 
-/* Maps what a run of this set needs, with a copy of the set. Where `means` has no segments there are rings
- * for the job records in it, too, and nothing in it meets a page fault later. NULL with errno when there is
- * no memory. */
-struct shared *shared_map(const struct taskset *set, const struct means *means);
-
-/* In the process of task `idx`: makes its segment accessible, if it has one. Returns 0 or the errno. */
-int shared_map_segment(const struct shared *shared, int idx);
-void shared_unmap(struct shared *shared);
+/* Makes everything as it is before the first job of `set`, which has to stay where it is. With a mailbox the
+ * records' places are its segments, else the rings. */
+void shared_begin(struct shared *shared, const struct taskset *set);
 
 /* Wakes the reporter if it asked for it. */
 void shared_wake_reporter(struct shared *shared);
+
+/* Sleeps until every task is over. */
+void shared_await_tasks(struct shared *shared);
 
 #endif

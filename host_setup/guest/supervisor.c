@@ -1,8 +1,9 @@
 #define _GNU_SOURCE
 #include "supervisor.h"
 
-#include <errno.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -11,14 +12,18 @@
 #include "limits.h"
 #include "orphans.h"
 #include "sched.h"
+#include "threads.h"
 
 /* Nothing but SCHED_DEADLINE runs before SCHED_DEADLINE. The shortest period that the kernel takes
  * (sched_deadline_period_min_us is 100) makes its deadline the earliest, but for those that passed already:
  * `self_check.h` is about these. */
 #define DEADLINE_NS (100 * NS_PER_US)
 
-/* From the stop of a set until whatever has not ended by itself is killed outright. */
+/* From the stop of a set until what executables have started is killed, wherever it went, */
 #define GRACE_NS (500 * NS_PER_MS)
+
+/* and until a thread that has not come back from its task even so is given up, and with it everything. */
+#define GIVE_UP_NS (5 * NS_PER_S)
 
 /* What the end of a set may take, whatever it holds, until the watchdog does what the supervisor should
  * have. */
@@ -38,7 +43,7 @@ static void kill_job(const struct supervisor *supervisor, int idx, int64_t job, 
             kill(-group, SIGKILL);
         atomic_store(&task->kill_sent, (uint64_t)job + 1);
     } else {
-        kill(supervisor->pids[idx], INTERRUPT_SIGNAL);
+        tgkill(getpid(), task->tid, INTERRUPT_SIGNAL);
     }
 }
 
@@ -81,30 +86,41 @@ static int64_t attend(const struct supervisor *supervisor, int idx, int64_t now_
     }
 }
 
-/* Every task leaves what it does: a running job is killed in `attend`, the others are woken from their sleep.
- */
-static void stop_set(struct supervisor *supervisor, int64_t stopped_ns)
+/* Every task leaves what it does: a running job is killed, the others are woken from their sleep. */
+static void stop_set(struct supervisor *supervisor, int64_t stopped_ns, int64_t now_ns)
 {
     atomic_store(&supervisor->shared->stopped_ns, stopped_ns);
     for (int i = 0; i < supervisor->shared->set->head.n_tasks; i++) {
-        uint64_t word = atomic_load(&supervisor->shared->tasks[i].word);
-        if (supervisor->pids[i] == 0 || word_phase(word) == PHASE_OVER)
+        const struct shared_task *task = &supervisor->shared->tasks[i];
+        uint64_t word = atomic_load(&task->word);
+        if (word_phase(word) == PHASE_OVER)
             continue;
-        /* A task whose SCHED_DEADLINE budget is used up could not run before its next period, seconds away
-         * perhaps. */
-        if (supervisor->shared->set->tasks[i].policy == POLICY_DEADLINE)
-            sched_set_fifo(supervisor->pids[i], MAX_PRIORITY);
         if (word_phase(word) == PHASE_PENDING)
-            kill(supervisor->pids[i], INTERRUPT_SIGNAL);
+            tgkill(getpid(), task->tid, INTERRUPT_SIGNAL);
+        else
+            attend(supervisor, i, now_ns);
+        /* A task whose SCHED_DEADLINE budget is used up could not run before its next period, seconds away
+         * perhaps. It is awake by now: see `be_over` in task.c. */
+        if (task_is_deadline(&supervisor->shared->set->tasks[i]))
+            sched_set_fifo(task->tid, MAX_PRIORITY);
     }
 }
 
+/* Processes that left their group, or were left behind: they may be what keeps the tasks from the CPU, or
+ * from their end. */
 static void kill_processes(const struct supervisor *supervisor)
 {
-    orphans_kill(); /* what an executable left behind may be what keeps the tasks from the CPU */
+    orphans_kill(getpid());
     for (int i = 0; i < supervisor->shared->set->head.n_tasks; i++)
-        if (supervisor->pids[i] != 0)
-            kill(supervisor->pids[i], SIGKILL); /* a running executable goes with its parent */
+        if (supervisor->shared->tasks[i].tid != 0)
+            orphans_kill(supervisor->shared->tasks[i].tid);
+}
+
+/* A thread cannot be ended from outside; a process can. */
+static _Noreturn void give_up(void)
+{
+    dprintf(STDERR_FILENO, "taskloader: a task does not end\n");
+    _exit(EXIT_GIVEN_UP);
 }
 
 /* Has the watchdog wait for the end of the set, or as long as it can; returns when to do it again. */
@@ -112,80 +128,99 @@ static int64_t watch(const struct supervisor *supervisor, int64_t now_ns)
 {
     int64_t left_ns = supervisor->shared->stop_at_ns + WATCHDOG_SLACK_NS - now_ns;
 
-    if (!supervisor->watchdog)
+    if (!supervisor->shared->means->watchdog)
         return INT64_MAX;
-    watchdog_arm(supervisor->watchdog, left_ns);
+    watchdog_arm(supervisor->shared->means->watchdog, left_ns);
     return left_ns <= WATCHDOG_MAX_NS ? INT64_MAX : now_ns + WATCHDOG_MAX_NS / 2;
 }
 
-static void supervise(struct supervisor *supervisor, int64_t watch_ns)
+/* What is due at `now_ns` when the set's stop began at `stopping_ns`; returns when something will be. */
+static int64_t stop_further(const struct supervisor *supervisor, int64_t stopping_ns, int64_t now_ns,
+                            bool *killed)
+{
+    if (now_ns >= stopping_ns + GIVE_UP_NS && atomic_load(&supervisor->shared->n_at_work) != 0)
+        give_up();
+    if (now_ns < stopping_ns + GRACE_NS)
+        return stopping_ns + GRACE_NS;
+    if (!*killed && taskset_has(supervisor->shared->set, task_is_executable))
+        kill_processes(supervisor);
+    *killed = true;
+    return now_ns < stopping_ns + GIVE_UP_NS ? stopping_ns + GIVE_UP_NS : INT64_MAX;
+}
+
+static void supervise(struct supervisor *supervisor)
 {
     struct shared *shared = supervisor->shared;
     const int64_t stop_ns = shared->stop_at_ns;
-    int64_t next_ns = stop_ns;
-    int64_t grace_ns = INT64_MAX;
+    int64_t stopping_ns = 0;
+    bool killed = false;
 
     for (;;) {
         uint32_t seen = atomic_load(&shared->supervisor_bell);
-        if (atomic_load(&supervisor->leave))
+        if (!atomic_load(&supervisor->watch))
             return;
         int64_t now_ns = monotonic_ns();
-        if (now_ns >= watch_ns)
-            watch_ns = watch(supervisor, now_ns);
-        if (grace_ns == INT64_MAX && (atomic_load(&supervisor->stop_asked) || now_ns >= stop_ns)) {
-            stop_set(supervisor, now_ns < stop_ns ? now_ns : stop_ns);
-            grace_ns = now_ns + GRACE_NS;
+        if (now_ns >= supervisor->watch_ns)
+            supervisor->watch_ns = watch(supervisor, now_ns);
+        if (stopping_ns == 0 && (atomic_load(&supervisor->stop_asked) || now_ns >= stop_ns)) {
+            stop_set(supervisor, now_ns < stop_ns ? now_ns : stop_ns, now_ns);
+            stopping_ns = now_ns;
         }
-        if (now_ns >= grace_ns)
-            kill_processes(supervisor);
-        next_ns = grace_ns == INT64_MAX ? stop_ns : now_ns < grace_ns ? grace_ns : INT64_MAX;
-        for (int i = 0; i < supervisor->shared->set->head.n_tasks; i++) {
+        int64_t next_ns = stopping_ns == 0 ? stop_ns : stop_further(supervisor, stopping_ns, now_ns, &killed);
+        for (int i = 0; i < shared->set->head.n_tasks; i++) {
             int64_t due_ns = attend(supervisor, i, now_ns);
             next_ns = due_ns < next_ns ? due_ns : next_ns;
         }
-        next_ns = watch_ns < next_ns ? watch_ns : next_ns;
+        next_ns = supervisor->watch_ns < next_ns ? supervisor->watch_ns : next_ns;
         futex_wait_until(&shared->supervisor_bell, seen, next_ns);
     }
 }
 
-static void *thread_main(void *argument)
+static _Noreturn void *thread_main(void *argument)
 {
     struct supervisor *supervisor = argument;
-    int error = taskset_has(supervisor->shared->set, task_is_deadline)
-                    ? sched_set_deadline(0, DEADLINE_NS, DEADLINE_NS, DEADLINE_NS)
-                    : sched_set_fifo(0, SUPERVISOR_PRIORITY);
 
-    /* Above tasks of SCHED_OTHER it is only more exact with its priority; above others it must have it. */
-    if (error && !taskset_has(supervisor->shared->set, task_is_realtime))
-        error = 0;
-    int64_t watch_ns = error ? 0 : watch(supervisor, monotonic_ns()); /* before any task may start */
-    atomic_store(&supervisor->started, error ? -error : 1);
-    futex_ring(&supervisor->shared->ready_bell);
-    if (!error)
-        supervise(supervisor, watch_ns);
-    return NULL;
+    prctl(PR_SET_NAME, "supervisor");
+    thread_touch_stack();
+    atomic_store(&supervisor->tid, (uint32_t)gettid());
+    futex_wake_all(&supervisor->tid);
+    for (;;) {
+        while (atomic_load(&supervisor->watch) == 0)
+            futex_wait_until(&supervisor->watch, 0, INT64_MAX);
+        supervise(supervisor);
+        if (taskset_has(supervisor->shared->set, task_is_deadline))
+            sched_set_fifo(0, SUPERVISOR_PRIORITY);
+        atomic_store(&supervisor->left, 1);
+        futex_wake_all(&supervisor->left);
+    }
 }
 
-int supervisor_start(struct supervisor *supervisor)
+int supervisor_open(struct supervisor *supervisor, struct shared *shared)
 {
-    _Atomic uint32_t *bell = &supervisor->shared->ready_bell;
-    pthread_attr_t attributes;
-    uint32_t seen = atomic_load(bell);
-
-    pthread_attr_init(&attributes);
-    /* Not the default of 8 MiB: memory is locked, so that all of it would be filled with zeros at once. */
-    int error = pthread_attr_setstacksize(&attributes, (size_t)sysconf(_SC_THREAD_STACK_MIN));
+    supervisor->shared = shared;
+    int error = thread_start(&supervisor->thread, thread_main, supervisor);
+    while (!error && atomic_load(&supervisor->tid) == 0)
+        futex_wait_until(&supervisor->tid, 0, INT64_MAX);
     if (!error)
-        error = pthread_create(&supervisor->thread, &attributes, thread_main, supervisor);
-    pthread_attr_destroy(&attributes);
-    if (error)
+        supervisor->no_priority = sched_set_fifo((pid_t)supervisor->tid, SUPERVISOR_PRIORITY);
+    return error;
+}
+
+int supervisor_begin(struct supervisor *supervisor)
+{
+    const struct taskset *set = supervisor->shared->set;
+    int error = supervisor->no_priority;
+
+    if (taskset_has(set, task_is_deadline))
+        error = sched_set_deadline((pid_t)supervisor->tid, DEADLINE_NS, DEADLINE_NS, DEADLINE_NS);
+    /* Above tasks of SCHED_OTHER it is only more exact with its priority; above others it must have it. */
+    if (error && taskset_has(set, task_is_realtime))
         return error;
-    for (; atomic_load(&supervisor->started) == 0; seen = atomic_load(bell))
-        futex_wait_until(bell, seen, INT64_MAX);
-    if (atomic_load(&supervisor->started) < 0) {
-        pthread_join(supervisor->thread, NULL);
-        return -atomic_load(&supervisor->started);
-    }
+    supervisor->watch_ns = watch(supervisor, monotonic_ns()); /* before any task may start */
+    atomic_store(&supervisor->stop_asked, false);
+    atomic_store(&supervisor->left, 0);
+    atomic_store(&supervisor->watch, 1);
+    futex_wake_all(&supervisor->watch);
     return 0;
 }
 
@@ -195,9 +230,10 @@ void supervisor_stop_set(struct supervisor *supervisor)
     futex_ring(&supervisor->shared->supervisor_bell);
 }
 
-void supervisor_join(struct supervisor *supervisor)
+void supervisor_end(struct supervisor *supervisor)
 {
-    atomic_store(&supervisor->leave, true);
+    atomic_store(&supervisor->watch, 0);
     futex_ring(&supervisor->shared->supervisor_bell);
-    pthread_join(supervisor->thread, NULL);
+    while (atomic_load(&supervisor->left) == 0)
+        futex_wait_until(&supervisor->left, 0, INT64_MAX);
 }

@@ -1,31 +1,37 @@
-/* The thread that keeps the set to its limits: it runs above every task, sleeps until the next limit, and
- * kills. */
+/* The thread that keeps a set to its limits: it runs above every task, sleeps until the next limit, and
+ * kills. Between two sets it waits. */
 #ifndef TASKLOADER_SUPERVISOR_H
 #define TASKLOADER_SUPERVISOR_H
 
 #include <pthread.h>
-#include <sys/types.h>
 
 #include "shared.h"
-#include "watchdog.h"
+
+/* The task loader's exit code when one of its threads did not come back from a task. */
+#define EXIT_GIVEN_UP 3
 
 struct supervisor {
     struct shared *shared;
-    const pid_t *pids; /* 0: no process; else valid until the thread was joined */
-    struct watchdog *watchdog; /* or NULL */
     pthread_t thread;
-    _Atomic int started; /* 0 not yet, 1 with its priority, else -errno */
+    int no_priority;        /* the errno that says why it has none */
+    int64_t watch_ns;       /* when to arm the watchdog again */
+    _Atomic uint32_t tid;   /* 0: not running yet */
+    _Atomic uint32_t watch; /* futex: 1 while there is a set to watch over */
+    _Atomic uint32_t left;  /* futex: 1 once it has left the set */
     _Atomic bool stop_asked;
-    _Atomic bool leave;
 };
 
-/* Starts the thread and waits until it has its priority. `shared->t0_ns` is set. Returns 0 or an errno; then
- * there is no thread. */
-int supervisor_start(struct supervisor *supervisor);
+/* Starts the thread, at SCHED_FIFO 99 where it may be. Returns 0 or the errno. */
+int supervisor_open(struct supervisor *supervisor, struct shared *shared);
+
+/* Begins to watch over a set whose tasks have their scheduling parameters, and have not been called yet;
+ * `shared->t0_ns` is set. Returns 0, or the errno when it does not get above them. */
+int supervisor_begin(struct supervisor *supervisor);
 
 /* Ends the set now, as its stop instant would. */
 void supervisor_stop_set(struct supervisor *supervisor);
 
-void supervisor_join(struct supervisor *supervisor);
+/* Leaves the set, whose tasks are over: it signals none of them after this. */
+void supervisor_end(struct supervisor *supervisor);
 
 #endif

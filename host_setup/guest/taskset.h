@@ -71,6 +71,10 @@ struct taskset {
 };
 
 static inline bool task_is_deadline(const struct task *task) { return task->policy == POLICY_DEADLINE; }
+static inline bool task_is_executable(const struct task *task)
+{
+    return task->workload.kind == WORKLOAD_EXECUTABLE;
+}
 static inline bool task_is_realtime(const struct task *task) { return task->policy != POLICY_OTHER; }
 
 static inline bool taskset_has(const struct taskset *set, bool (*is)(const struct task *))

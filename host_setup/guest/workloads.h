@@ -10,21 +10,20 @@
 /* A job's exit code when its memory limit was reached: the original's number, for executables too. */
 #define CODE_OUT_OF_QUOTA 22
 
-/* What a running job holds. A job may be left at any instruction (it is killed by a jump), so whatever it
- * owns is in here. */
+/* What a job works with. It may be left at any instruction (it is killed by a jump), so it takes hold of
+ * nothing else. */
 struct job_context {
     const struct spin *spin;
     struct meter meter;
     int64_t spun_ns; /* when `spin` is to be over */
-    int64_t mem_limit_bytes; /* or NOT_GIVEN */
-    void *volatile memory;
-    volatile size_t memory_bytes;
+    int nowhere;     /* where output goes */
+    void *memory;    /* as much as the workload asks for, or NULL */
 };
+
+/* How much memory its jobs need. */
+size_t workload_memory_bytes(const struct workload *workload);
 
 /* Runs any workload but `executable`; returns its exit code. */
 int workload_run(const struct workload *workload, struct job_context *context);
-
-/* Gives back what the job held, however it ended. */
-void job_context_release(struct job_context *context);
 
 #endif

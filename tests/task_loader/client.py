@@ -203,11 +203,6 @@ class TaskLoader:
         self.begin(tasks, **taskset)
         return self.finish()
 
-    def children(self) -> dict[str, int]:
-        """Process ids of the tasks' processes by their names (`task0` …)."""
-        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in pids}
-
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -266,11 +266,54 @@ def test_a_damaged_file_is_not_stored(guest: MailboxGuest) -> None:
 
 
 def test_what_crashes_is_recorded(guest: MailboxGuest) -> None:
-    """The shell's parent is the task's own process: it dies in the middle of its job."""
-    answer = guest.run([shell(0, "kill -9 $PPID; sleep 9"), spin(1, 5, 10, MS)])
+    answer = guest.run([shell(0, "kill -SEGV $$; sleep 9"), spin(1, 5, 10, MS)])
     (dead,) = answer.records(0)
-    assert (dead.exit, dead.code, dead.finish) == ("EXIT_ERROR", 137, None)
+    assert (dead.exit, dead.code) == ("EXIT_ERROR", 139)
     assert len(answer.records(1)) == 5
+
+
+def test_a_program_gets_nothing_of_the_task_loaders(guest: MailboxGuest) -> None:
+    """No blocked signal, no file, and not its safety when memory runs out."""
+    checks = [
+        'grep -q "SigBlk:.0*$" /proc/$$/status',
+        'test "$(cat /proc/self/oom_score_adj)" = 1000',
+        "for fd in 0 1 2; do test $(readlink /proc/$$/fd/$fd) = /dev/null || exit 1; done",
+        "for fd in 3 4 5 6 7 8 9 10; do test ! -e /proc/$$/fd/$fd || exit 1; done",
+    ]
+    answer = guest.run([shell(idx, f"{check} || exit 1") for idx, check in enumerate(checks)])
+    assert [answer.records(idx)[0].code for idx in range(len(checks))] == [0] * len(checks)
+
+
+def test_a_thread_brings_nothing_from_one_set_to_the_next(guest: MailboxGuest) -> None:
+    """Neither CPU nor policy, nor what is left of a budget: the same set gives the same response times after others."""
+    plain = [spin(idx, 10, 10, MS, priority=50 + idx) for idx in range(2)]
+    other = [
+        [
+            task_line(
+                idx,
+                policy="deadline",
+                workload="spin",
+                args=MS,
+                **{f"dl_{key}_ns": 40 * MS for key in ("deadline", "period")},
+                dl_runtime_ns=10 * MS,
+            )
+            for idx in range(2)
+        ],
+        [spin(idx, 3, 10, MS, policy="rr", cpus=1) for idx in range(2)],
+        [task_line(idx, workload="idle", kill_after_start_ns=MS) for idx in range(2)],
+    ]
+
+    def responses(tasks: list[str]) -> list[int]:
+        answer = guest.run(tasks)
+        return [
+            record.ns("finish") - record.ns("release") for idx in range(2) for record in answer.records(idx)
+        ]
+
+    first = responses(plain)
+    for tasks in other:
+        guest.run(tasks)
+        for before, now in zip(first, responses(plain), strict=True):
+            assert abs(before - now) < MS // 4
 
 
 def test_the_mailbox_is_the_task_loaders_alone(guest: MailboxGuest) -> None:
@@ -279,3 +322,22 @@ def test_the_mailbox_is_the_task_loaders_alone(guest: MailboxGuest) -> None:
     second = guest.run([spin(0, 5, 1, 1000)])
     assert len(first.tables[0]) == 10 * len(second.tables[0])
     assert zlib.crc32(first.tables[0]) != zlib.crc32(second.tables[0])
+
+
+def test_no_set_meets_what_another_leaves_of_the_bandwidth(guest: MailboxGuest) -> None:
+    """The kernel remembers a SCHED_DEADLINE task for a period, and for ever one that is taken out of it asleep."""
+
+    def share(idx: int, percent: int, **changes: object) -> str:
+        parameters = {
+            "dl_runtime_ns": 10 * MS * percent,
+            "dl_deadline_ns": 1000 * MS,
+            "dl_period_ns": 1000 * MS,
+        }
+        return task_line(idx, policy="deadline", **(parameters | changes))
+
+    for _ in range(3):
+        guest.run([share(idx, 70, workload="idle") for idx in range(2)], admission_control=0, stop_ns=10 * MS)
+        answer = guest.run(
+            [share(idx, 40, workload="spin", args=MS) for idx in range(2)], admission_control=1
+        )
+        assert [answer.records(idx)[0].exit for idx in range(2)] == ["EXIT", "EXIT"]

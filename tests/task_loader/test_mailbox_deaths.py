@@ -67,3 +67,16 @@ def test_a_task_loader_that_dies_is_told_by_init(guest: MailboxGuest) -> None:
     assert "rtfleet: panic: the task loader ended (137)" in guest.console.read_text()
     # There is nobody left to answer, and the guest is not left to run for ever either.
     assert guest.go_on() == "WATCHDOG"
+
+
+def test_a_task_that_cannot_be_ended_ends_the_task_loader(guest: MailboxGuest) -> None:
+    """A frozen process takes no signal, not even the last one, and its thread waits for it."""
+    freeze = (
+        "mkdir /tmp/f && mount -t cgroup -o freezer none /tmp/f && mkdir /tmp/f/x"
+        " && echo $$ > /tmp/f/x/tasks && echo FROZEN > /tmp/f/x/freezer.state; exit 3"
+    )
+    guest.put(request([shell(0, freeze), task_line(1)], stop_ns=100 * MS))
+    assert guest.go_on() == "GUEST_PANICKED"
+    assert guest.answered == (1, 0)
+    assert "taskloader: a task does not end" in guest.console.read_text()
+    assert "rtfleet: panic: the task loader ended (3)" in guest.console.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,24 @@ def test_a_cpu_that_does_not_exist_is_refused(loader: TaskLoader) -> None:
     assert outcome.exits(0) == ["NOT_SCHEDULED"]
     assert outcome.of_task(0)[0]["release"] is None
     assert outcome.exits(1) == ["EXIT"]
+
+
+@pytest.mark.usefixtures("realtime")
+def test_what_a_stop_finds_asleep_keeps_no_bandwidth(loader: TaskLoader) -> None:
+    deadline = {
+        "policy": "deadline",
+        "dl_runtime_ns": 10 * MS,
+        "dl_deadline_ns": 20 * MS,
+        "dl_period_ns": 20 * MS,
+    }
+    for _ in range(8):
+        loader.begin(
+            [task_line(0, **deadline, workload="idle"), task_line(1, **deadline, offset_ns=3000 * MS)],
+            admission_control=1,
+            stop_ns=4000 * MS,
+        )
+        time.sleep(0.1)
+        loader.send("stop")
+        outcome = loader.finish()
+        assert outcome.exits(0) == ["EXIT_EXTERNAL"]
+        assert outcome.exits(1) == []
