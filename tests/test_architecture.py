@@ -49,7 +49,13 @@ HOMES = {
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.control_watcher"},
-    "sqlite3": {"runner.database", "runner.record", "runner.reuse", "runner.parquet", "runner.monitors.sqlite"},
+    "sqlite3": {
+        "runner.database",
+        "runner.record",
+        "runner.reuse",
+        "runner.parquet",
+        "runner.monitors.sqlite",
+    },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
     "tests": set[str](),

@@ -17,7 +17,7 @@ from runner.deadline import Deadline
 from runner.qemu.architectures import ARCHITECTURES, architecture
 from runner.qemu.host import QemuHost
 from runner.qemu.image import GuestImage
-from runner.specs import QemuSpec
+from runner.specs import QemuSpec, Reach
 
 pytestmark = pytest.mark.guest
 
@@ -28,7 +28,7 @@ BOOT_S = 120.0
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def host(request, tmp_path_factory) -> Iterator[QemuHost]:
     """A running guest, booted cold."""
-    spec = QemuSpec(arch=request.param, snapshot=False)
+    spec = QemuSpec(arch=request.param, reach=Reach.SSH, snapshot=False)
     with QemuHost(spec, "qemu1", tmp_path_factory.mktemp("machine")) as host:
         host.start(Deadline.after(BOOT_S))
         host.resume()
