@@ -179,14 +179,17 @@ static void supervise(struct supervisor *supervisor)
 static _Noreturn void *thread_main(void *argument)
 {
     struct supervisor *supervisor = argument;
+    uint32_t seen = 0;
 
     prctl(PR_SET_NAME, "supervisor");
     thread_touch_stack();
     atomic_store(&supervisor->tid, (uint32_t)gettid());
     futex_wake_all(&supervisor->tid);
     for (;;) {
-        while (atomic_load(&supervisor->watch) == 0)
-            futex_wait_until(&supervisor->watch, 0, INT64_MAX);
+        /* Every set is counted: one without jobs may be over before this thread has run at all. */
+        while (atomic_load(&supervisor->calls) == seen)
+            futex_wait_until(&supervisor->calls, seen, INT64_MAX);
+        seen++;
         supervise(supervisor);
         if (taskset_has(supervisor->shared->set, task_is_deadline))
             sched_set_fifo(0, SUPERVISOR_PRIORITY);
@@ -219,8 +222,8 @@ int supervisor_begin(struct supervisor *supervisor)
     supervisor->watch_ns = watch(supervisor, monotonic_ns()); /* before any task may start */
     atomic_store(&supervisor->stop_asked, false);
     atomic_store(&supervisor->left, 0);
-    atomic_store(&supervisor->watch, 1);
-    futex_wake_all(&supervisor->watch);
+    atomic_store(&supervisor->watch, true);
+    futex_ring(&supervisor->calls);
     return 0;
 }
 
@@ -232,7 +235,7 @@ void supervisor_stop_set(struct supervisor *supervisor)
 
 void supervisor_end(struct supervisor *supervisor)
 {
-    atomic_store(&supervisor->watch, 0);
+    atomic_store(&supervisor->watch, false);
     futex_ring(&supervisor->shared->supervisor_bell);
     while (atomic_load(&supervisor->left) == 0)
         futex_wait_until(&supervisor->left, 0, INT64_MAX);

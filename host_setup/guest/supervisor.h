@@ -16,7 +16,8 @@ struct supervisor {
     int no_priority;        /* the errno that says why it has none */
     int64_t watch_ns;       /* when to arm the watchdog again */
     _Atomic uint32_t tid;   /* 0: not running yet */
-    _Atomic uint32_t watch; /* futex: 1 while there is a set to watch over */
+    _Atomic uint32_t calls; /* futex: sets begun so far */
+    _Atomic bool watch;     /* there is a set to watch over */
     _Atomic uint32_t left;  /* futex: 1 once it has left the set */
     _Atomic bool stop_asked;
 };

@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -131,8 +131,10 @@ class Outcome:
 class TaskLoader:
     """Owns one `taskloader serve`; leaving the context ends it, and fails when it has to be killed for that."""
 
-    def __init__(self, binary: Path) -> None:
-        self.process = subprocess.Popen([binary, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, binary: Path, *, under: Sequence[str] = ()) -> None:
+        """`under`: a command that is to start it."""
+        command = [*under, str(binary), "serve"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._buffer = b""
 
     def __enter__(self) -> Self:

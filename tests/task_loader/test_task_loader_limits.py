@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +158,13 @@ def test_a_set_whose_last_release_is_cut_off_was_cut(loader: TaskLoader) -> None
     outcome = loader.run([periodic(0, 3, 20, workload="hey")], stop_ns=40 * MS)
     assert outcome.exits(0) == ["EXIT"] * 2
     assert outcome.end["reason"] == "stopped"
+
+
+def test_a_set_may_be_over_before_the_supervisor_has_looked(binary: Path) -> None:
+    """Nice, on one CPU, it runs after those who woke it; and a set is over at once whose only task is refused: for not being nice."""
+    one = str(min(os.sched_getaffinity(0)))
+    humble = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice")
+    with TaskLoader(binary, under=("taskset", "-c", one, *humble, "nice", "-n", "10")) as loader:
+        for _ in range(30):
+            outcome = loader.run([task_line(0, workload="hey")])
+            assert outcome.exits(0) == ["NOT_SCHEDULED"]
