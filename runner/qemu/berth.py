@@ -19,6 +19,7 @@ class Berth:
         folder: Receives the console's log and QEMU's stderr.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
         mailbox: The mailbox's memory; None where the guest has none.
+        cpu: The CPU of this computer that is its own; None lets it wander.
         log_prefix: Of the files' names in `folder`.
     """
 
@@ -26,6 +27,7 @@ class Berth:
     folder: Path
     ssh_port: int | None = None
     mailbox: MailboxMemory | None = None
+    cpu: int | None = None
     log_prefix: str = ""
 
     @property

@@ -18,6 +18,7 @@ from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
 from runner.qemu.command import Hardware, KernelBoot, check_spec, snapshot_key
 from runner.qemu.console_link import write_link
+from runner.qemu.cpus import CPUS
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
@@ -256,7 +257,11 @@ class QemuHost(AbstractHost):
     def _berth(self) -> Berth:
         if self._has_mailbox:
             self._memory = self._owned.enter_context(self._new_memory())
-        return Berth(name=self._name, folder=self._folder, ssh_port=self._ssh_port(), mailbox=self._memory)
+        # Its threads take turns: on one CPU they do not wait for one another to be woken on another.
+        cpu = self._owned.enter_context(CPUS.share()) if self._spec.clock is Clock.ICOUNT else None
+        return Berth(
+            name=self._name, folder=self._folder, ssh_port=self._ssh_port(), mailbox=self._memory, cpu=cpu
+        )
 
     def _kernel(self, ram: Path | None = None) -> KernelBoot:
         return KernelBoot(self._image.kernel, self._image.initrd, ram=ram)

@@ -46,6 +46,7 @@ class QemuProcess:
         pass_fds: Sequence[int],
         stderr_path: Path,
         on_exit: Callable[[int], None],
+        cpu: int | None = None,
     ) -> None:
         """Start it.
 
@@ -54,6 +55,7 @@ class QemuProcess:
             pass_fds: File descriptors that it inherits under the same numbers; they stay the caller's to close.
             stderr_path: File that receives what it says on stderr, after what it holds already.
             on_exit: Called with the return code (negative: the signal that ended it) from the keeper thread.
+            cpu: The only CPU of this computer that it may use; None leaves it all that the runner may use.
 
         Raises:
             HostError: when it could not be started.
@@ -62,6 +64,7 @@ class QemuProcess:
         self._pass_fds = tuple(pass_fds)
         self._stderr_path = stderr_path
         self._on_exit = on_exit
+        self._cpu = cpu
         self._forked: Future[int] = Future()
         self._exited = Event()
         self.pid = 0
@@ -93,6 +96,8 @@ class QemuProcess:
 
     def _keep(self) -> None:
         try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})  # of this thread, whose child inherits it
             with self._stderr_path.open("ab") as stderr:
                 process = subprocess.Popen(
                     self._command,
