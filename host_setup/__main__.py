@@ -1,4 +1,4 @@
-"""The command line: `python -m host_setup [packages|image|check] [options]`."""
+"""The command line: `python -m host_setup [packages|stem|image|check] [options]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from host_setup.check import check_host
 from host_setup.image import ensure_image
 from host_setup.packages import ensure_packages
+from host_setup.stem import ensure_stem
 from runner.errors import HostError, RunnerError
 from runner.qemu.architectures import ARCHITECTURES, Architecture
 
@@ -29,10 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return EXIT_OK if check_host(chosen) else EXIT_HOST
             case "packages":
                 _packages(chosen, quiet=False)
+            case "stem":
+                print(f"stem: {ensure_stem()}")
             case "image":
                 _images(chosen, refresh=options.refresh, quiet=False)
             case _:
                 _packages(chosen, quiet=True)
+                _stem()
                 _images(chosen, refresh=False, quiet=True)
     except HostError as error:
         print(error, file=sys.stderr)
@@ -52,6 +56,14 @@ def _packages(architectures: list[Architecture], *, quiet: bool) -> None:
         print("packages: everything is installed")
 
 
+def _stem() -> None:
+    """Nothing depends on it but how long a guest takes to start."""
+    try:
+        ensure_stem()
+    except HostError as error:
+        print(error, file=sys.stderr)
+
+
 def _images(architectures: list[Architecture], *, refresh: bool, quiet: bool) -> None:
     for arch in architectures:
         image = ensure_image(arch, refresh=refresh)
@@ -69,17 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="python -m host_setup",
-        description="Make this host ready to run guests. Without a verb: packages, then image; quick if nothing is to do.",
+        description="Make this host ready to run guests. Without a verb: packages, stem, image; quick if nothing is to do.",
         epilog="Exit codes: 0 ready, 2 wrong command line, 4 this host cannot (the message says what to do).",
         parents=[which],
     )
     parser.set_defaults(arch="arm64")
-    verbs = parser.add_subparsers(dest="verb", metavar="packages|image|check")
+    verbs = parser.add_subparsers(dest="verb", metavar="packages|stem|image|check")
     verbs.add_parser(
         "packages",
         parents=[which],
         help="install QEMU and the compilers, if missing",
         description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing.",
+    )
+    verbs.add_parser(
+        "stem",
+        parents=[which],
+        help="build what QEMU starts quickly from, if anything changed",
+        description="Build the shared object by which a QEMU that is loaded once is forked for each guest. "
+        "The same for all guests; without it they start as well, but each 15 ms later.",
     )
     image = verbs.add_parser(
         "image",

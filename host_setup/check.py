@@ -15,6 +15,7 @@ from pathlib import Path
 
 from host_setup.packages import missing_packages, requirements
 from host_setup.sources import GUEST_SOURCES, sources_sha256
+from host_setup.stem import is_current
 from runner.deadline import Deadline
 from runner.errors import RunnerError
 from runner.qemu.architectures import Architecture
@@ -22,6 +23,7 @@ from runner.qemu.host import QemuHost
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary, probe_qemu
+from runner.qemu.stem import Stem, StemUnusableError, shim_path
 from runner.specs import Accelerator, Clock, QemuSpec
 
 OLDEST_PYTHON = (3, 11)
@@ -83,6 +85,7 @@ def _findings(architectures: tuple[Architecture, ...]) -> Iterator[Finding]:
     yield _guarded("packages", partial(_packages, architectures))
     for arch in architectures:
         yield from _qemu(arch)
+        yield _guarded(f"{arch.name} quick start", partial(_quick_start, arch))
         image = _guarded(f"{arch.name} image", partial(_image, arch))
         yield image
         if image.good or not image.needed:
@@ -141,6 +144,24 @@ def _qemu(arch: Architecture) -> Iterator[Finding]:
         if can.snapshots
         else "this QEMU cannot leave RAM in its file",
         next_step="install QEMU 4.0 or newer, or set machines.qemu.snapshot=false (each start is a boot then)",
+    )
+
+
+def _quick_start(arch: Architecture) -> Finding:
+    binary = find_binary(QemuSpec(arch=arch.name))
+    try:
+        Stem(binary, shim_path()).close()
+        good, detail = True, "QEMU is forked from one that is loaded already"
+        if not is_current():
+            good, detail = False, f"{shim_path()} was built from another source or by another compiler"
+    except StemUnusableError as exc:
+        good, detail = False, f"each QEMU is loaded anew: {exc}"
+    return Finding(
+        ability=f"{arch.name} quick start",
+        good=good,
+        detail=detail,
+        next_step="python -m host_setup stem",
+        needed=False,
     )
 
 

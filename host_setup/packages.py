@@ -38,6 +38,8 @@ def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ..
         compiler, *libraries = arch.compiler_packages
         needed += [Requirement(arch.qemu_package, arch.qemu_binary), Requirement(compiler, arch.compiler)]
         needed += [Requirement(library) for library in libraries]
+    # For this computer itself, whatever the guests are: what QEMU starts quickly from.
+    needed += [Requirement("gcc", "gcc"), Requirement("libc6-dev")]
     return tuple(dict.fromkeys(needed))
 
 
@@ -59,7 +61,8 @@ def missing_packages(needed: Iterable[Requirement]) -> list[str]:
             next_step="use Debian or a derivative of it, or install "
             f"what corresponds to Debian's {', '.join([*absent, *libraries])}",
         )
-    return [*absent, *(name for name in libraries if name not in _installed())]
+    installed = _installed() if libraries else set[str]()
+    return list(dict.fromkeys([*absent, *(name for name in libraries if name not in installed)]))
 
 
 def ensure_packages(

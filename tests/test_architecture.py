@@ -23,8 +23,9 @@ RANKS = (
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
-    "hosts qemu.berth qemu.boot qemu.console_link qemu.emulator qemu.host qemu.killswitch qemu.noise"
-    " qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot sessions sessions.base"
+    "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
+    " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
+    " qemu.stem sessions sessions.base"
     " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
     " parquet taskset_queue queue control_watcher status signals",
     "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"

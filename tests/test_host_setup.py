@@ -24,7 +24,8 @@ def host_setup(*words: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["packages", "--help"], ["image", "--help"], ["check", "--help"]]
+    "words",
+    [["--help"], ["packages", "--help"], ["stem", "--help"], ["image", "--help"], ["check", "--help"]],
 )
 def test_every_verb_explains_itself(words):
     done = host_setup(*words)

@@ -269,17 +269,13 @@ def test_stop_and_kill_are_no_death(started, tmp_path):
     assert deaths == []
 
 
-def test_stop_escalates_when_qemu_does_not_answer(started, tmp_path, caplog):
+def test_stop_ends_a_qemu_that_does_not_answer(started, tmp_path):
     pid = read_link(tmp_path / "qemu1").pid
     os.kill(pid, signal.SIGSTOP)
     began_s = time.monotonic()
     started.stop()
     assert time.monotonic() - began_s < 8.0
     assert not process_exists(pid)
-    assert [record.args[1] for record in caplog.records if record.levelname == "WARNING"] == [
-        "SIGTERM",
-        "SIGKILL",
-    ]
 
 
 def test_kill_during_the_boot_raises_in_start(tmp_path):

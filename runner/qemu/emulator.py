@@ -18,7 +18,8 @@ from runner.qemu.berth import Berth
 from runner.qemu.command import Wiring
 from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
 from runner.qemu.killswitch import KillSwitch
-from runner.qemu.process import QemuProcess
+from runner.qemu.launcher import LAUNCHER
+from runner.qemu.process import Launch, Process
 from runner.qemu.qmp import Command, QmpMonitor
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
@@ -70,33 +71,12 @@ class Emulator:
         self._console_start_byte = _size_bytes(berth.console_log)
         self._changed = Condition()
         self._events: deque[tuple[str, Mapping[str, object]]] = deque()
-        self._returncode: int | None = None
         self._death: GuestDied | None = None
         self._watcher: Callable[[GuestDied], None] | None = None
         self._expected = False
         self._owned = ExitStack()
-        with ExitStack() as half_built:
-            ours, theirs = socket.socketpair()
-            half_built.callback(ours.close)
-            half_built.enter_context(theirs)
-            wiring = Wiring(
-                name=berth.name,
-                qmp_fd=theirs.fileno(),
-                console_log=berth.console_log,
-                ssh_port=berth.ssh_port,
-                mailbox=None if berth.mailbox is None else berth.mailbox.path,
-            )
-            inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
-            self._process = QemuProcess(
-                build(wiring),
-                pass_fds=inherited,
-                stderr_path=berth.stderr_log,
-                on_exit=self._on_exit,
-                cpu=berth.cpu,
-            )
-            half_built.pop_all()
-            theirs.close()
-        self._monitor = QmpMonitor(berth.name, ours, self._on_event, self._on_lost)
+        self._process, channel = _start(berth, build)
+        self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost)
         self._owned.callback(self._process.join)
         self._owned.callback(self._monitor.close)
         try:
@@ -235,17 +215,18 @@ class Emulator:
 
     def _refusal(self, deadline: Deadline) -> BootFailed | HostError:
         """Why there was no greeting."""
-        if self._returncode is None:
+        returncode = self._process.returncode
+        if returncode is None:
             return BootFailed(
                 f"{self.berth.name}: QEMU did not answer within {deadline.budget_s:g} s",
                 evidence=self.evidence(),
                 log_path=self.berth.stderr_log,
             )
         words = tail(self.berth.stderr_log, n_lines=12)
-        reason = explain(words, self._returncode)
+        reason = explain(words, returncode)
         return HostError(
             f"{self.berth.name}: QEMU could not run the guest: {reason.cause}",
-            where=describe_exit(self._returncode),
+            where=describe_exit(returncode),
             evidence=words,
             next_step=reason.next_step,
         )
@@ -267,30 +248,55 @@ class Emulator:
         if name in self._fatal:
             self._die(describe_event(name, data))
 
-    def _on_exit(self, returncode: int) -> None:
-        self._returncode = returncode
-        self._die(describe_exit(returncode))
-
     def _on_lost(self) -> None:
-        """Runs on the monitor's thread, when it has nothing else to do."""
-        if not self._process.wait(Deadline.after(_LOST_BEFORE_EXIT_S)):
-            self._die("QEMU closed its monitor but did not end")
-            self._process.signal(signal.SIGKILL)
+        """Runs on the monitor's thread as soon as QEMU ends, and after every event, which may say more of its end."""
+        self._process.wait(Deadline.after(_LOST_BEFORE_EXIT_S))
+        returncode = self._process.returncode
+        self._die(
+            "QEMU closed its monitor but did not end" if returncode is None else describe_exit(returncode)
+        )
+        self._process.signal(signal.SIGKILL)
 
     def _die(self, reason: str) -> None:
         """Note an end that nobody asked for; only the first reason counts."""
-        death = GuestDied(
-            f"{self.berth.name}: {reason}", evidence=self.evidence(), log_path=self.berth.console_log
-        )
         with self._changed:
             if self._expected or self._death is not None:
                 return
+            death = GuestDied(
+                f"{self.berth.name}: {reason}", evidence=self.evidence(), log_path=self.berth.console_log
+            )
             self._death = death
             watcher = self._watcher
             self._changed.notify_all()
         self._log.info("%s", death.what)
         if watcher is not None:
             watcher(death)
+
+
+def _start(berth: Berth, build: Callable[[Wiring], list[str]]) -> tuple[Process, socket.socket]:
+    """A new QEMU, and the socket on which it speaks QMP."""
+    with ExitStack() as half_built:
+        ours, theirs = socket.socketpair()
+        half_built.callback(ours.close)
+        with theirs:
+            wiring = Wiring(
+                name=berth.name,
+                qmp_fd=theirs.fileno(),
+                console_log=berth.console_log,
+                ssh_port=berth.ssh_port,
+                mailbox=None if berth.mailbox is None else berth.mailbox.path,
+            )
+            inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
+            process = LAUNCHER.start(
+                Launch(
+                    command=tuple(build(wiring)),
+                    pass_fds=tuple(inherited),
+                    stderr_path=berth.stderr_log,
+                    cpu=berth.cpu,
+                )
+            )
+        half_built.pop_all()
+    return process, ours
 
 
 def _size_bytes(path: Path) -> int:
