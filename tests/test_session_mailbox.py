@@ -227,14 +227,14 @@ def test_an_executable_repeats_too(arch: str, tmp_path: Path) -> None:
 
 
 def death(arch: str, folder: Path, program: Path) -> GuestDied:
-    """How the guest ends that runs this program, which it must within seconds though it has an hour."""
+    """How the guest ends that runs this program, which it must long before the hour that it has is over: a hang takes 20 s, times the host's load."""
     taskset = TaskSet((execution(program), periodic(1, 10, 1, 10)))
     with fresh(arch, folder) as session:
         session.start(taskset, Deadline.after(PATIENCE_S))
         began_s = time.monotonic()
         with pytest.raises(GuestDied) as caught:
             list(session.events(Deadline.after(3600.0)))
-        assert time.monotonic() - began_s < PATIENCE_S
+        assert time.monotonic() - began_s < 600
         with pytest.raises(GuestDied):
             run(session, TaskSet((one_shot(1),)))
     return caught.value
