@@ -227,7 +227,7 @@ def test_an_executable_repeats_too(arch: str, tmp_path: Path) -> None:
 
 
 def death(arch: str, folder: Path, program: Path) -> GuestDied:
-    """How the guest ends that runs this program, which it must long before the hour that it has is over: a hang takes 20 s, times the host's load."""
+    """How the guest ends that runs this program, long before its hour is over: a hang takes 20 s, times the host's load."""
     taskset = TaskSet((execution(program), periodic(1, 10, 1, 10)))
     with fresh(arch, folder) as session:
         session.start(taskset, Deadline.after(PATIENCE_S))
