@@ -5,6 +5,7 @@ The first branch says whose fault it is, because that decides what happens next:
     RunnerError
      ├── UsageError           the caller's: config, command line or code; never retried, exit code 2
      ├── HostError            this computer cannot run it (QEMU, image, port, memory, disk); exit code 4
+     │    └── HostShortage        it is short of something for now, and may have it again: waited for, in bounds
      ├── InfrastructureError  guest, session or transport failed; the task set is tried again
      │    ├── BootFailed          the guest did not become ready
      │    ├── GuestDied           the guest ended, panicked or was reset while it was in use
@@ -20,7 +21,19 @@ A missed deadline or a task that the kernel's admission test refused is data (an
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+
+
+class Fault(StrEnum):
+    """Whose doing a failed attempt is, as far as can be told; each kind is retried within bounds of its own."""
+
+    #: The task set ruined its guest: it panicked, hung or lost its task loader while that set ran.
+    TASKSET = "taskset"
+    #: The guest, its emulator or the line to it is sick: it started badly, answered garbage, stopped answering.
+    GUEST = "guest"
+    #: This computer is short of something, or somebody on it ended the emulator.
+    HOST = "host"
 
 
 class RunnerError(Exception):
@@ -71,8 +84,29 @@ class HostError(RunnerError):
     """This computer cannot run what was asked: QEMU, image, port, memory or disk."""
 
 
+class HostShortage(HostError):
+    """This computer is short of memory, disk, ports or descriptors now; the same may work later."""
+
+
 class InfrastructureError(RunnerError):
-    """A guest, a session or the transport failed; says nothing about the task set."""
+    """A guest, a session or the transport failed; says nothing about the task set.
+
+    Attributes:
+        fault: Whose doing it is; who raises it while a task set runs, and can tell, says so.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        next_step: str = "",
+        where: str = "",
+        evidence: str = "",
+        log_path: Path | None = None,
+        fault: Fault = Fault.GUEST,
+    ) -> None:
+        super().__init__(what, next_step=next_step, where=where, evidence=evidence, log_path=log_path)
+        self.fault = fault
 
 
 class BootFailed(InfrastructureError):

@@ -43,9 +43,7 @@ class ExitType(StrEnum):
 
 
 #: The job was killed at the instant in `finish_ns` rather than finishing by itself.
-KILLED = frozenset(
-    {ExitType.EXIT_CRITICAL, ExitType.EXIT_PERIOD, ExitType.EXIT_DEADLINE, ExitType.EXIT_EXTERNAL}
-)
+KILLED = frozenset({ExitType(f"EXIT_{limit}") for limit in ("CRITICAL", "PERIOD", "DEADLINE", "EXTERNAL")})
 
 
 class JobRecord(NamedTuple):
@@ -211,8 +209,7 @@ class Disturbance:
 
 
 def _run_id(identity: str | None, repetition: int, attempt: int) -> str:
-    if identity is None:
-        # Unique, and growing with time: tables keyed by it are appended to, not inserted into.
+    if identity is None:  # unique, and growing: tables keyed by it are appended to, not inserted into
         return f"{time.time_ns():016x}{secrets.token_hex(8)}"
     return hashlib.sha256(f"{identity}/{repetition}/{attempt}".encode()).hexdigest()[:32]
 
@@ -226,6 +223,7 @@ class Run:
         machine: Name of the machine, `qemu1`.
         attempt: 1 for the first try.
         repetition: 1 … n where each set is to be measured n times.
+        submission: Number of the job (`add_job`) that the set belongs to, from 1; `set_idx`: its place there, from 0.
         position: 1 for the first set that the guest runs since its snapshot; later ones feel what ran before.
         identity: `runner.identity.measurement_identity`; None where a measurement would not repeat.
         facts: What the host says of itself: column of the `runs` table -> value.
@@ -236,6 +234,8 @@ class Run:
     machine: str
     attempt: int = 1
     repetition: int = 1
+    submission: int = 1
+    set_idx: int = 0
     position: int = 1
     identity: str | None = None
     facts: Mapping[str, str | int | float | None] = field(default_factory=dict)

@@ -30,6 +30,8 @@ class Phase(StrEnum):
     RUNNING = "running"
     #: Its host failed and is being replaced.
     RECOVERING = "recovering"
+    #: It failed again and again: left alone for a while, then tried anew.
+    ASIDE = "aside"
     #: It will take no further task set.
     CLOSING = "closing"
     #: Gone, its host stopped.
@@ -60,6 +62,7 @@ class FleetState:
         n_done: Task sets with a valid result.
         n_bad: Task sets that were given up.
         n_running: Task sets on a machine now.
+        held: Why no further task set is started though the operator wants it (a full disk, …); empty: nothing holds it.
     """
 
     state: RunState
@@ -69,3 +72,4 @@ class FleetState:
     n_done: int = 0
     n_bad: int = 0
     n_running: int = 0
+    held: str = ""
