@@ -44,6 +44,7 @@ class Pulse:
         ended: How it ended, in that runner's words; None: it did not tell.
         state: What the operator wanted last.
         held: Why no further task set is started; empty: nothing holds it.
+        shortage: Why there are fewer machines than are wanted; empty: there may be as many.
         machines: Name -> what it is doing; only while the run goes on.
     """
 
@@ -55,6 +56,7 @@ class Pulse:
     ended: str | None = None
     state: str | None = None
     held: str = ""
+    shortage: str = ""
     machines: Mapping[str, MachinePulse] = field(default_factory=dict)
 
 
@@ -77,6 +79,7 @@ def read_pulse(paths: RunPaths) -> Pulse:
         ended=None if goes_on else ended,
         state=_text(_mapping(status, "desired"), "state"),
         held=_text(status, "held") or "",
+        shortage=_text(_mapping(status, "allowed"), "shortage") or "",
         machines=_machines(observed) if goes_on else {},
     )
 

@@ -124,7 +124,7 @@ def _look(
 
 
 def _is_folder_of(paths: RunPaths, name: str) -> bool:
-    return name == Path(name).name and (paths.machines / name).is_dir()
+    return name != "" and name == Path(name).name and (paths.machines / name).is_dir()
 
 
 def _as_json(case: RunCase | SetCase | MachineCase | NotBegun, page: Page, folder: Path) -> str:

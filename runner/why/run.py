@@ -119,13 +119,13 @@ def _answer(case: RunCase) -> str:
         wish = f"; the operator wants it to {pulse.state}" if pulse.state not in (None, "run") else ""
         return f"The run goes on: {counts}{held}{wish}."
     if pulse.ended:
-        return f"The run has ended, {pulse.ended}: {counts}."
+        return f"The run has ended ({pulse.ended}): {counts}."
     if pulse.known:
         return (
             f"The run was cut off: process {pulse.pid} is gone and could not tell why (killed, or this computer went down),"
             f" last seen at {at(pulse.updated_utc)} UTC: {counts}."
         )
-    begun = "" if case.begun else ", and nothing shows that it ever began"
+    begun = "" if case.begun or case.history else ", and nothing shows that it ever began"
     return f"How the run ended is not known: there is no status file{begun}; {counts}."
 
 
@@ -170,7 +170,10 @@ def _machine_lines(pulse: Pulse) -> tuple[str, ...]:
 
 def _holding_section(case: RunCase) -> Section:
     if not case.holding.lines:  # a log that is missing is told of once
-        return Section("what holds it", (case.pulse.held,) if case.pulse.held else ())
+        return Section(
+            "what holds it or keeps machines away",
+            tuple(filter(None, (case.pulse.held, case.pulse.shortage))),
+        )
     return log_section("what held it or kept machines away, in local time", case.holding)
 
 
