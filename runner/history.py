@@ -31,13 +31,15 @@ _TROUBLES = (
     " FROM incidents GROUP BY machine"
 )
 _BAD = """
-WITH sets AS (
+WITH sets AS MATERIALIZED (
     SELECT submission, set_idx, taskset_id, max(error) AS error FROM ledger
     WHERE state = 'bad' GROUP BY submission, set_idx LIMIT ?
+), told AS MATERIALIZED (
+    SELECT seq, taskset_id, fault, evidence FROM incidents WHERE taskset_id IN (SELECT taskset_id FROM sets)
 )
 SELECT submission, set_idx, taskset_id, name, error,
-    (SELECT fault FROM incidents WHERE incidents.taskset_id = sets.taskset_id ORDER BY seq DESC LIMIT 1) AS fault,
-    (SELECT evidence FROM incidents WHERE incidents.taskset_id = sets.taskset_id AND evidence <> ''
+    (SELECT fault FROM told WHERE told.taskset_id = sets.taskset_id ORDER BY seq DESC LIMIT 1) AS fault,
+    (SELECT evidence FROM told WHERE told.taskset_id = sets.taskset_id AND evidence <> ''
         ORDER BY seq DESC LIMIT 1) AS evidence
 FROM sets JOIN tasksets USING (taskset_id) ORDER BY submission, set_idx
 """
