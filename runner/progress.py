@@ -24,9 +24,9 @@ _ENDED = (
 )
 _CHUNK_SETS = 2048
 _ROWS = (
-    "SELECT set_idx, repetition, ledger.taskset_id, state, n_failed, identity, table_sha256"
+    "SELECT set_idx, ledger.repetition, ledger.taskset_id, state, n_failed, identity, table_sha256"
     " FROM ledger LEFT JOIN runs USING (run_id)"
-    " WHERE submission = ? AND set_idx >= ? AND set_idx < ? ORDER BY set_idx, repetition"
+    " WHERE submission = ? AND set_idx >= ? AND set_idx < ? ORDER BY set_idx, ledger.repetition"
 )
 
 
