@@ -1,0 +1,154 @@
+"""One case: a run that is crashed, perhaps more than once, gone on with to its end, and compared with one that was not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from runner.exit_codes import ExitCode
+from tests.crash import data
+from tests.crash.forks import Ended, crashed
+from tests.crash.injector import Crash
+from tests.crash.samples import Witness
+from tests.crash.subjects import Subject, witness_of
+
+#: A run that some of its sets fail in ends so.
+EXPECTED = ExitCode.BAD_TASKSETS
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is done to a run.
+
+    Attributes:
+        name: Of the case's folder.
+        crashes: One for each process but the last, which is left alone.
+    """
+
+    name: str
+    crashes: tuple[Crash, ...]
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        kind: Of the operation at the first crash; None: the run had ended before.
+        path: The file concerned.
+        n_resumed: How often the run was gone on with.
+        n_anew: How often there was nothing to go on with, and the run was begun again.
+        n_lost: Sets and measurements that are not there at the end, or were there after a crash and not at the end.
+        n_doubled: Measurements that are there twice, or were made again.
+        differing: What is not the same as in the undisturbed run.
+        wrong: Whatever else is not as it should be.
+    """
+
+    kind: str | None = None
+    path: str = ""
+    n_resumed: int = 0
+    n_anew: int = 0
+    n_lost: int = 0
+    n_doubled: int = 0
+    differing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is lost, doubled, different or wrong."""
+        return not (self.n_lost or self.n_doubled or self.differing or self.wrong)
+
+
+def undisturbed(subject: Subject, workshop: Path, crash: Crash) -> tuple[data.Data, Ended]:
+    """Run to the end, with the operations counted that `crash` would count.
+
+    Raises:
+        AssertionError: when even that goes wrong.
+    """
+    folder = _folder(workshop, f"undisturbed-{crash.mode.value}")
+    ended = crashed(partial(subject.begin, folder), crash, folder, folder.with_name("output"))
+    assert ended.code == EXPECTED, ended
+    found = data.read(folder)
+    assert not (found.n_lost or found.n_doubled or found.unsound or leftovers(folder)), found
+    shutil.rmtree(folder.parent)
+    return found, ended
+
+
+def examine(subject: Subject, workshop: Path, expected: data.Data, case: Case) -> Verdict:
+    """Carry a case out; its folder stays if something was found."""
+    verdict = Verdict()
+    folder = _folder(workshop, case.name)
+    known: dict[str, str] = {}
+    work = partial(subject.begin, folder)
+    for crash in case.crashes:
+        ended = crashed(work, crash, folder, folder.with_name("output"))
+        if verdict.n_resumed + verdict.n_anew == 0:
+            verdict.kind, verdict.path = ended.report.kind, ended.report.path
+        if ended.report.kind is None:
+            if ended.code != EXPECTED:
+                verdict.wrong.append(f"exit code {ended.code}")
+            if not crash.mode.loses_power or crash.at == 0:
+                break
+        _inspect(folder, known, verdict)
+        work = _next(subject, folder, verdict)
+    else:
+        ended = crashed(work, Crash(0), folder, folder.with_name("output"))
+        if ended.code != EXPECTED:
+            verdict.wrong.append("hangs" if ended.code is None else f"exit code {ended.code}")
+    _compare(folder, known, expected, verdict)
+    if verdict.good:
+        shutil.rmtree(folder.parent)
+    return verdict
+
+
+def _next(subject: Subject, folder: Path, verdict: Verdict) -> partial[int]:
+    if subject.can_resume(folder):
+        verdict.n_resumed += 1
+        return partial(subject.resume, folder)
+    verdict.n_anew += 1
+    return partial(subject.begin, folder)
+
+
+def _folder(workshop: Path, name: str) -> Path:
+    folder = workshop / name / "run"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _inspect(folder: Path, known: dict[str, str], verdict: Verdict) -> None:
+    """What a crash has left: a sound file with all that was known, and all that was said to be safe."""
+    times, unsound = data.times_after_crash(folder)
+    if unsound:
+        verdict.wrong.append(f"after the crash: {unsound}")
+    _follow(known, times, verdict)
+    verdict.n_lost += len(Witness.seen(witness_of(folder)) - times.keys())
+    known.update(times)
+
+
+def _compare(folder: Path, known: dict[str, str], expected: data.Data, verdict: Verdict) -> None:
+    found = data.read(folder)
+    _follow(known, dict(found.times), verdict)
+    verdict.n_lost += found.n_lost
+    verdict.n_doubled += found.n_doubled
+    verdict.differing += found.differences(expected)
+    verdict.wrong += [found.unsound] if found.unsound else []
+    verdict.wrong += [f"left: {name}" for name in leftovers(folder)]
+
+
+def _follow(known: dict[str, str], times: dict[str, str], verdict: Verdict) -> None:
+    """What was measured once is there for ever, and is not measured again."""
+    verdict.n_lost += len(known.keys() - times.keys())
+    verdict.n_doubled += sum(known[run_id] != times[run_id] for run_id in known.keys() & times.keys())
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What should not be in the folder of a run that has ended: temporary files, SQLite's, sockets."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if (path.name.startswith(".") and path.name != ".hydra")
+        or path.name.endswith(("-wal", "-shm", "-journal", ".tmp"))
+        or not (path.is_file() or path.is_dir())
+    )
