@@ -31,7 +31,9 @@ _TAKE_OVER = (
 # A set that was given up stays so, whatever its other measurements, still out then, come to.
 _SUCCEED = f"{schema.LEDGER.insert} {_TAKE_OVER} WHERE state <> 'bad'"
 _FAIL = f"{schema.LEDGER.insert} {_TAKE_OVER} WHERE state = 'pending'"
-_GIVE_UP = f"{schema.LEDGER.insert} {_TAKE_OVER}"
+_GIVE_UP = (
+    f"{schema.LEDGER.insert} {_TAKE_OVER.replace('excluded.run_id', 'coalesce(excluded.run_id, run_id)')}"
+)
 _GIVE_UP_REST = "UPDATE ledger SET state = 'bad' WHERE submission = ? AND set_idx = ? AND state = 'pending'"
 
 

@@ -11,6 +11,9 @@ SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx,
     1.0 * max(response_ns) / deadline_ns AS response_over_deadline, repetition, validity
 FROM jobs JOIN runs USING (run_id) JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
 GROUP BY runs.run_id, task_idx""",
+    """CREATE VIEW valid_runs AS
+-- Attempts that say something about their task set; the others are the infrastructure's or the operator's.
+SELECT * FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected')""",
     """CREATE VIEW acceptance AS
 -- One row per utilization asked for: how many task sets were measured, in how many runs, and in which share of the sets no job
 -- missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
@@ -19,7 +22,7 @@ WITH measured AS (
     SELECT taskset_id, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
         min(schedulable) FILTER (WHERE validity IS NOT 'disturbed') AS all_met,
         count(*) FILTER (WHERE validity IS NOT 'disturbed' AND schedulable IS NULL) AS n_open
-    FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected') GROUP BY taskset_id
+    FROM valid_runs GROUP BY taskset_id
 ), judged AS (
     SELECT taskset_id, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
 )

@@ -27,13 +27,13 @@ RANKS = (
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
     " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
-    " reuse parquet lease taskset_queue queue control_watcher status signals",
+    " reuse audit parquet lease taskset_queue queue control_watcher status signals",
     "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring machine",
     "kinds",
     "distributor",
-    "terminal manifest run cli console __main__",
+    "terminal manifest run cli check console __main__",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -52,6 +52,7 @@ HOMES = {
     "watchfiles": {"runner.control_watcher"},
     "sqlite3": {
         "runner.database",
+        "runner.audit",
         "runner.ledger",
         "runner.progress",
         "runner.record",
