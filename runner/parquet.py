@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
 from runner.database import open_database, unreadable
+from runner.durable import PARTIAL, remove_partial, to_disk
 from runner.errors import HostError
 from runner.schema import Kind, Table
 
@@ -35,8 +36,9 @@ def write_parquet(database: Path, folder: Path) -> None:
     """Write every table of an SQLite data set to `folder`, as `tasksets.parquet`, `jobs.parquet` …
 
     Guarantees: all files show one state of the data; each appears whole, in place of an older one, and only after all could be
-    written. Memory does not grow with the data. Rows are in the order of (taskset_id, repetition, attempt) and of the table's
-    key, so that equal data make equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
+    written, and survives a power loss. What a writer that was killed has left is removed: there is one at a time. Memory does not
+    grow with the data. Rows are in the order of (taskset_id, repetition, attempt) and of the table's key, so that equal data make
+    equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
 
     Raises:
         UsageError: when `database` is no data set of this schema.
@@ -46,12 +48,15 @@ def write_parquet(database: Path, folder: Path) -> None:
         try:
             folder.mkdir(exist_ok=True)
             source.execute("BEGIN")
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+            remove_partial(folder)
+            with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as partial:
                 names = [f"{table.name}.parquet" for table in schema.TABLES]
                 for table, name in zip(schema.TABLES, names, strict=True):
                     _write(source, table, Path(partial, name))
                 for name in names:
                     os.replace(Path(partial, name), folder / name)
+            to_disk(folder)
+            to_disk(folder.parent)
         except sqlite3.Error as exc:
             raise unreadable(database, exc) from exc
         except OSError as exc:
@@ -80,6 +85,7 @@ def _write(source: sqlite3.Connection, table: Table, path: Path) -> None:
         )
         for group in _cut(chunks, _GROUP_CHUNKS):
             writer.write_table(pa.Table.from_batches(group))
+    to_disk(path)
 
 
 def _cut(items: Iterator[_T], length: int) -> Iterator[list[_T]]:

@@ -71,7 +71,8 @@ def undisturbed(subject: Subject, workshop: Path, crash: Crash) -> tuple[data.Da
     ended = crashed(partial(subject.begin, folder), crash, folder, folder.with_name("output"))
     assert ended.code == EXPECTED, ended
     found = data.read(folder)
-    assert not (found.n_lost or found.n_doubled or found.unsound or leftovers(folder)), found
+    assert (found.n_lost, found.n_doubled, found.unsound) == (0, 0, ""), found
+    assert leftovers(folder) == []
     shutil.rmtree(folder.parent)
     return found, ended
 

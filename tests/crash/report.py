@@ -42,7 +42,7 @@ class Table:
 
     def render(self) -> str:
         """The table, as text."""
-        lines = [("mode", "operation", *_COLUMNS)]
+        lines: list[tuple[str, ...]] = [("mode", "operation", *_COLUMNS)]
         for (mode, kind), row in sorted(self._rows.items()):
             lines.append((mode, kind, *(str(row[name]) for name in _COLUMNS)))
         total = sum(self._rows.values(), Counter[str]())

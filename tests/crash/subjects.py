@@ -64,8 +64,6 @@ class Shell(Subject):
         )
         with ExitStack() as stack:
             progress = read_progress(database)
-            if progress is not None:
-                stack.enter_context(progress)
             distributor = stack.enter_context(Distributor(N_MACHINES, kind=kind, repeat=2, folder=folder))
             distributor.add_job(source, monitors, progress=progress)
             distributor.wait()
