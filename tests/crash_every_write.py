@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.crash.cases import Case, Verdict, examine, undisturbed
 from tests.crash.forks import Pool
 from tests.crash.injector import LOADED, Crash, Mode, compiled, restart_with_shim
-from tests.crash.report import Table
+from tests.crash.report import Table, describe
 from tests.crash.subjects import SUBJECTS, Subject
 
 #: Operations beyond those of the undisturbed run that are tried: threads interleave differently each time.
@@ -63,7 +63,7 @@ def _crash_everywhere(
     for case, verdict in pool.results(_cases(mode, n, options)):
         table.add(mode.value, verdict)
         if isinstance(verdict, str) or not verdict.good:
-            print(f"{case}: {verdict}", flush=True)
+            print(f"{case.name}: {describe(verdict)}", flush=True)
 
 
 def _cases(mode: Mode, n: int, options: argparse.Namespace) -> Iterator[Case]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.audit import audit
+from runner.errors import RunnerError
+
 _DATABASE = "results.sqlite"
 #: SQL whose rows must be the same whatever happened on the way.
 _SAME = {
@@ -21,7 +24,7 @@ _SAME = {
     "tasksets": "SELECT * FROM tasksets ORDER BY taskset_id",
     "labels": "SELECT run_id, taskset_id, repetition, outcome, n_jobs, n_missed, schedulable, identity, table_sha256, validity"
     " FROM runs WHERE n_jobs IS NOT NULL ORDER BY run_id",
-    "fates": "SELECT submission, set_idx, taskset_id, max(state = 'bad'), max(state = 'pending') FROM ledger GROUP BY 1, 2 ORDER BY 1, 2",
+    "fates": "SELECT submission, set_idx, taskset_id, max(state = 'bad'), max(state <> 'done') FROM ledger GROUP BY 1, 2 ORDER BY 1, 2",
     "progress": "SELECT * FROM progress ORDER BY submission",
     "measurements": "SELECT submission, set_idx, repetition, run_id FROM ledger WHERE state = 'done' ORDER BY 1, 2, 3",
     "submissions": "SELECT * FROM submissions",
@@ -40,7 +43,7 @@ class Data:
         times: Valid run -> when it was measured.
         n_lost: Task sets and measurements that should be there and are not.
         n_doubled: Measurements of which there are two.
-        unsound: What SQLite, or the ledger's balance, says is wrong with the file.
+        unsound: What `runner.check` says against it.
     """
 
     digests: Mapping[str, str]
@@ -57,18 +60,24 @@ class Data:
 
 def read(folder: Path) -> Data:
     """The data of a run that has ended."""
-    with closing(sqlite3.connect(f"file:{folder / _DATABASE}?mode=ro", uri=True)) as database:
-        digests = {name: _digest(database.execute(sql)) for name, sql in _SAME.items()}
-        n_lost, n_doubled = _balance(database)
-        unsound = _unsound(database)
-        times = dict(database.execute(_TIMES).fetchall())
+    path = folder / _DATABASE
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            digests = {name: _digest(database.execute(sql)) for name, sql in _SAME.items()}
+            n_lost, n_doubled = _balance(database)
+            times = dict(database.execute(_TIMES).fetchall())
+        unsound = "; ".join(audit(path).violations)
+    except (sqlite3.Error, RunnerError) as exc:
+        return Data({}, {}, 0, 0, f"cannot be read: {exc}")
     for name in _SAME_FILES:
-        path = folder / "parquet" / f"{name}.parquet"
-        digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
-    for path in (folder / "parquet").glob("*.parquet"):
+        parquet = folder / "parquet" / f"{name}.parquet"
+        digests[parquet.name] = (
+            hashlib.sha256(parquet.read_bytes()).hexdigest() if parquet.exists() else "missing"
+        )
+    for parquet in (folder / "parquet").glob("*.parquet"):
         # It begins and ends so, or it is not complete.
-        if path.read_bytes()[:4] != b"PAR1" or path.read_bytes()[-4:] != b"PAR1":
-            digests[path.name] = "torn"
+        if parquet.read_bytes()[:4] != b"PAR1" or parquet.read_bytes()[-4:] != b"PAR1":
+            digests[parquet.name] = "torn"
     return Data(digests, times, n_lost, n_doubled, unsound)
 
 
@@ -76,10 +85,15 @@ def times_after_crash(folder: Path) -> tuple[dict[str, str], str]:
     """The valid runs that a crash has left, with their times, and what is wrong with the file; touches nothing."""
     if not (folder / _DATABASE).exists():
         return {}, ""
-    with _copied(folder) as copy, closing(sqlite3.connect(copy)) as database:
-        if not database.execute("SELECT 1 FROM sqlite_schema").fetchall():
-            return {}, ""
-        return dict(database.execute(_TIMES).fetchall()), _unsound(database)
+    with _copied(folder) as copy:
+        try:
+            with closing(sqlite3.connect(copy)) as database:
+                if not database.execute("SELECT 1 FROM sqlite_schema").fetchall():
+                    return {}, ""
+                times = dict(database.execute(_TIMES).fetchall())
+            return times, "; ".join(audit(copy).violations)
+        except (sqlite3.Error, RunnerError) as exc:
+            return {}, f"cannot be read: {exc}"
 
 
 @contextmanager
@@ -120,15 +134,3 @@ def _balance(database: sqlite3.Connection) -> tuple[int, int]:
         " GROUP BY taskset_id, repetition)"
     ).fetchone()
     return n_lost + n_without_data, n_doubled
-
-
-def _unsound(database: sqlite3.Connection) -> str:
-    found = [text for (text,) in database.execute("PRAGMA integrity_check") if text != "ok"]
-    found += [f"no parent: {row}" for row in database.execute("PRAGMA foreign_key_check")]
-    half = database.execute(
-        "SELECT count(*) FROM runs WHERE n_jobs IS NOT (SELECT count(*) FROM jobs WHERE jobs.run_id = runs.run_id)"
-        " AND n_jobs IS NOT NULL"
-    ).fetchone()[0]
-    if half:
-        found.append(f"{half} runs without all of their jobs")
-    return "; ".join(found)

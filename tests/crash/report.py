@@ -11,6 +11,16 @@ _COLUMNS = ("cases", "resumed", "anew", "lost", "doubled", "differing", "wrong")
 NO_CRASH = "(after the end)"
 
 
+def describe(verdict: Verdict | str) -> str:
+    """What was found, in a line; or a traceback."""
+    if isinstance(verdict, str):
+        return verdict
+    found = [f"crashed at {verdict.kind or NO_CRASH} {verdict.path}".rstrip()]
+    found += [f"{n} {name}" for name, n in (("lost", verdict.n_lost), ("doubled", verdict.n_doubled)) if n]
+    found += [f"differs: {', '.join(verdict.differing)}"] if verdict.differing else []
+    return "; ".join([*found, *verdict.wrong])
+
+
 class Table:
     """Counts, by the way to crash and the kind of operation."""
 

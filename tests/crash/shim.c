@@ -256,7 +256,7 @@ static void note_bytes_of(int fd, const struct stat *status, off_t offset, size_
 /* Keep a file that loses its name; writes where. */
 static void bury(const char *path, char grave[PATH_MAX])
 {
-    must(snprintf(grave, PATH_MAX, "%s/%u", graveyard, n_buried++) < PATH_MAX, "the name of a grave");
+    must(snprintf(grave, PATH_MAX, "%s/%d-%u", graveyard, armed_pid, n_buried++) < PATH_MAX, "the name of a grave");
     must(syscall(SYS_linkat, AT_FDCWD, path, AT_FDCWD, grave, 0) == 0, "keeping a removed file");
 }
 
