@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
-
-#: How the names of files begin that become others when they are whole.
-PARTIAL = ".partial-"
 
 
 def replace_text(path: Path, text: str, *, sync: bool = False) -> None:
@@ -20,7 +16,7 @@ def replace_text(path: Path, text: str, *, sync: bool = False) -> None:
     Raises:
         OSError: when the folder cannot be written; the old file is then untouched and no temporary file is left.
     """
-    handle, name = tempfile.mkstemp(prefix=f"{PARTIAL}{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -46,12 +42,3 @@ def to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove what writers that were killed have left under `folder`; only for who knows that no other writes there now."""
-    for path in list(folder.rglob(f"{PARTIAL}*")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
 from runner.database import open_database, unreadable
-from runner.durable import PARTIAL, remove_partial, to_disk
+from runner.durable import to_disk
 from runner.errors import HostError
 from runner.schema import Kind, Table
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 12
 # Chunks that form one row group of the file.
 _GROUP_CHUNKS = 16
+# How the name of a folder begins in which files become whole.
+_PARTIAL = ".partial-"
 
 _T = TypeVar("_T")
 
@@ -48,8 +51,9 @@ def write_parquet(database: Path, folder: Path) -> None:
         try:
             folder.mkdir(exist_ok=True)
             source.execute("BEGIN")
-            remove_partial(folder)
-            with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as partial:
+            for stale in folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(stale)
+            with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as partial:
                 names = [f"{table.name}.parquet" for table in schema.TABLES]
                 for table, name in zip(schema.TABLES, names, strict=True):
                     _write(source, table, Path(partial, name))
