@@ -68,11 +68,11 @@ def _crash_everywhere(
 
 def _cases(mode: Mode, n: int, options: argparse.Namespace) -> Iterator[Case]:
     for at in range(1 + options.seed % options.every, n + _BEYOND, options.every):
-        draw = random.Random(f"{options.seed} {mode.value} {at}")
-        crashes = [Crash(at, mode, at)]
+        ends = [Crash(at, mode, at)]
         if at % 2:
-            crashes.append(Crash(draw.randrange(1, n), mode, at))
-        yield Case(f"{mode.value}-{at}", tuple(crashes))
+            draw = random.Random(f"{options.seed} {mode.value} {at}")
+            ends.append(Crash(draw.randrange(1, n), mode, at))
+        yield Case(f"{mode.value}-{at}", tuple(ends))
 
 
 def _options() -> argparse.Namespace:

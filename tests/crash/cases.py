@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from runner.exit_codes import ExitCode
 from tests.crash import data
-from tests.crash.forks import Ended, crashed
+from tests.crash.forks import Ended, Kill, carried_out
 from tests.crash.injector import Crash
 from tests.crash.samples import Witness
 from tests.crash.subjects import Subject, witness_of
 
-#: A run that some of its sets fail in ends so.
-EXPECTED = ExitCode.BAD_TASKSETS
+#: The kind of operation at which a process was that somebody else has killed.
+KILLED = "anywhere"
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class Case:
 
     Attributes:
         name: Of the case's folder.
-        crashes: One for each process but the last, which is left alone.
+        ends: One for each process but the last, which is left alone.
     """
 
     name: str
-    crashes: tuple[Crash, ...]
+    ends: tuple[Crash | Kill, ...]
 
 
 @dataclass
@@ -61,15 +60,15 @@ class Verdict:
         return not (self.n_lost or self.n_doubled or self.differing or self.wrong)
 
 
-def undisturbed(subject: Subject, workshop: Path, crash: Crash) -> tuple[data.Data, Ended]:
-    """Run to the end, with the operations counted that `crash` would count.
+def undisturbed(subject: Subject, workshop: Path, end: Crash | None = None) -> tuple[data.Data, Ended]:
+    """Run to the end; a `Crash` at 0 says what is to be counted.
 
     Raises:
         AssertionError: when even that goes wrong.
     """
-    folder = _folder(workshop, f"undisturbed-{crash.mode.value}")
-    ended = crashed(partial(subject.begin, folder), crash, folder, folder.with_name("output"))
-    assert ended.code == EXPECTED, ended
+    folder = _folder(workshop, "undisturbed")
+    ended = carried_out(partial(subject.begin, folder), end, folder, folder.with_name("output"))
+    assert ended.code == subject.expected_code, folder.with_name("output").read_text()
     found = data.read(folder)
     assert (found.n_lost, found.n_doubled, found.unsound) == (0, 0, ""), found
     assert leftovers(folder) == []
@@ -83,21 +82,20 @@ def examine(subject: Subject, workshop: Path, expected: data.Data, case: Case) -
     folder = _folder(workshop, case.name)
     known: dict[str, str] = {}
     work = partial(subject.begin, folder)
-    for crash in case.crashes:
-        ended = crashed(work, crash, folder, folder.with_name("output"))
-        if verdict.n_resumed + verdict.n_anew == 0:
+    for number, end in enumerate((*case.ends, None)):
+        ended = carried_out(work, end, folder, folder.with_name("output"))
+        if number == 0:
             verdict.kind, verdict.path = ended.report.kind, ended.report.path
-        if ended.report.kind is None:
-            if ended.code != EXPECTED:
-                verdict.wrong.append(f"exit code {ended.code}")
-            if not crash.mode.loses_power or crash.at == 0:
-                break
+            if ended.crashed and isinstance(end, Kill):
+                verdict.kind = KILLED
+        verdict.wrong += [f"left {name}" for name in ended.left]
+        if not ended.crashed and ended.code != subject.expected_code:
+            verdict.wrong.append("hangs" if ended.code is None else f"exit code {ended.code}")
+            break
+        if not ended.crashed and not (isinstance(end, Crash) and end.at and end.mode.loses_power):
+            break
         _inspect(folder, known, verdict)
         work = _next(subject, folder, verdict)
-    else:
-        ended = crashed(work, Crash(0), folder, folder.with_name("output"))
-        if ended.code != EXPECTED:
-            verdict.wrong.append("hangs" if ended.code is None else f"exit code {ended.code}")
     _compare(folder, known, expected, verdict)
     if verdict.good:
         shutil.rmtree(folder.parent)
