@@ -94,7 +94,7 @@ def test_every_table_is_there_with_all_its_rows_columns_and_types(tmp_path: Path
             not column.required for column in table.columns
         ]
         stored = rows_of(tmp_path / "run" / "results.sqlite", table)
-        assert stored
+        assert stored or table is schema.INCIDENTS
         in_order = [
             sorted(rows, key=lambda row: [row[name] for name in table.key])
             for rows in (found.to_pylist(), stored)
