@@ -24,6 +24,8 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
+from runner.secrets import masked
+
 
 class Fault(StrEnum):
     """Whose doing a failed attempt is, as far as can be told; each kind is retried within bounds of its own."""
@@ -38,6 +40,8 @@ class Fault(StrEnum):
 
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
+
+    Guarantees: passwords and tokens that `runner.secrets` recognises are masked.
 
     Attributes:
         what: One sentence that names the key, file or machine concerned.
@@ -56,11 +60,12 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
+        what = masked(what)
         super().__init__(what)
         self.what = what
-        self.next_step = next_step
-        self.where = where
-        self.evidence = evidence
+        self.next_step = masked(next_step)
+        self.where = masked(where)
+        self.evidence = masked(evidence)
         self.log_path = log_path
 
     def __str__(self) -> str:
