@@ -22,13 +22,13 @@ from runner.errors import (
 from runner.events import REPEATABLE, Outcome, Run, RunResult, Validity
 from runner.fleet import MachineState, Phase
 from runner.identity import executable_digests, measurement_identity
+from runner.lease import Lease
 from runner.measuring import measure
 from runner.model import TaskSet
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
 from runner.specs import Reset
 from runner.station import MachineKind, Station, Stations
-from runner.taskset_queue import Lease
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -264,6 +264,8 @@ class Machine(threading.Thread):
             machine=self.name,
             attempt=lease.attempt,
             repetition=lease.repetition,
+            submission=lease.job.submission,
+            set_idx=lease.set_idx,
             identity=identity,
             **more,
         )
