@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import CONF_FOLDER
-from runner.errors import UsageError
 from runner.config_record import RunRecord
+from runner.errors import UsageError
 from runner.secrets import literal_secrets, secret_values
 
 JOB_NAME = "runner"
@@ -92,9 +92,10 @@ class ConfigComposer:
         )
         return _sound(config, sweep=sweep)
 
-    def swept(self, config: DictConfig) -> list[dict[str, str]]:
+    def swept(self, record: RunRecord) -> list[dict[str, str]]:
         """What is different in each run of a sweep: key -> override. One empty entry where nothing is swept."""
-        several = {key: ones for key, ones in self._parsed(config).items() if len(ones) > 1}
+        parsed = self._parsed(OmegaConf.create({"hydra": record.hydra}))
+        several = {key: ones for key, ones in parsed.items() if len(ones) > 1}
         return [dict(zip(several, run, strict=True)) for run in itertools.product(*several.values())]
 
     def runs_of(self, config: DictConfig) -> list[list[str]]:
@@ -139,7 +140,9 @@ class ConfigComposer:
         """
         with open_dict(config), read_write(config.hydra):
             config.hydra.run.dir = str(folder)
-            config.hydra.output_subdir = None  # what is stored of a config is written by us, whole and durably
+            config.hydra.output_subdir = (
+                None  # what is stored of a config is written by us, whole and durably
+            )
         run_job(
             hydra_context=HydraContext(config_loader=self._made.config_loader, callbacks=Callbacks(config)),
             task_function=task,
@@ -181,8 +184,9 @@ def secrets_in(config: DictConfig) -> frozenset[str]:
 def _followed(node: Any) -> Any:  # noqa: ANN401 - whatever a config can hold
     if not isinstance(node, DictConfig | ListConfig):
         return node
-    found = {}
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    found: dict[object, Any] = {}
+    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
         with suppress(OmegaConfBaseException):  # its value is missing, or nowhere to be found
             found[key] = _followed(node[key])
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -54,7 +53,9 @@ class RunRecord:
         found = [one for one in sources if one["provider"] == provider]
         if not found:
             return None
-        return str(found[0]["path"]) if found[0]["schema"] == "file" else "{schema}://{path}".format(**found[0])
+        return (
+            str(found[0]["path"]) if found[0]["schema"] == "file" else "{schema}://{path}".format(**found[0])
+        )
 
     @property
     def working_folder(self) -> Path:

@@ -21,6 +21,7 @@ A missed deadline or a task that the kernel's admission test refused is data (an
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from pathlib import Path
 
@@ -144,3 +145,17 @@ class DisturbedError(RunnerError):
 
 class MachineKilled(RunnerError):
     """The operator killed the machine; its task set goes back to the queue uncharged."""
+
+
+def host_error(exc: OSError, where: str) -> HostError:
+    """What the operating system refused, most likely in the run folder."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostError(
+        f"the disk of the run folder is full: {exc.strerror}"
+        if full
+        else f"the run folder cannot be used: {exc}",
+        where=where,
+        next_step="make room, or choose another place: hydra.run.dir=/path/with/room"
+        if full
+        else "choose another place: hydra.run.dir=/path",
+    )

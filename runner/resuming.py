@@ -101,8 +101,10 @@ def merged(stored: Sequence[str], added: Sequence[str]) -> list[str]:
 
     Of two for one value Hydra takes the last, but it refuses two choices of one group.
     """
-    keys = {one.partition("=")[0] for one in added}
-    return [*(one for one in stored if one.partition("=")[0] not in keys), *added]
+    later = {one.partition("=")[0]: one for one in added}
+    # In the place of the first: the runs of a sweep are numbered by the order of what is swept.
+    kept = {one.partition("=")[0]: later.get(one.partition("=")[0], one) for one in stored}
+    return [*kept.values(), *(one for key, one in later.items() if key not in kept)]
 
 
 def _damaged(path: Path, why: str) -> UsageError:

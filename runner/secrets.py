@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +12,9 @@ MASK = "***"
 #: Shorter ones are not looked for in texts: they would be found in every second word.
 MIN_KNOWN_CHARS = 4
 
-_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
+_NAME = (
+    r"(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
+)
 _NAMED = re.compile(rf"(?i){_NAME}$")
 # `key=value`, `key: value`, `'key': 'value'`; what is not quoted goes on to the next space.
 _ASSIGNED = re.compile(
@@ -42,14 +44,14 @@ def masked(text: str, known: Collection[str] = ()) -> str:
     return text
 
 
-def masked_values(value: Any, known: Collection[str] = ()) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    """The same value with every text in it masked, also below mappings and sequences."""
+def masked_values(value: Any, mask: Callable[[str], str] = masked) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """The same value with every text in it masked, also below mappings and lists."""
     if isinstance(value, str):
-        return masked(value, known)
+        return mask(value)
     if isinstance(value, Mapping):
-        return {key: masked_values(one, known) for key, one in value.items()}
-    if isinstance(value, Sequence):
-        return [masked_values(one, known) for one in value]
+        return {key: masked_values(one, mask) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked_values(one, mask) for one in value]
     return value
 
 
