@@ -28,16 +28,21 @@ def replace_text(path: Path, text: str, *, sync: bool = False) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     if sync:
-        to_disk(path.parent)
+        sync_folder(path.parent)
 
 
-def to_disk(path: Path) -> None:
-    """Have what a file holds, or which names a folder holds, survive a power loss.
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power loss: files that were made, renamed or removed there."""
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    Raises:
-        OSError: when the disk fails.
-    """
-    handle = os.open(path, os.O_RDONLY)
+
+def sync_file(path: Path) -> None:
+    """Have what somebody has written to a file survive a power loss."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
 from runner.database import open_database, unreadable
-from runner.durable import to_disk
+from runner.durable import sync_file, sync_folder
 from runner.errors import HostError
 from runner.schema import Kind, Table
 
@@ -59,8 +59,8 @@ def write_parquet(database: Path, folder: Path) -> None:
                     _write(source, table, Path(partial, name))
                 for name in names:
                     os.replace(Path(partial, name), folder / name)
-            to_disk(folder)
-            to_disk(folder.parent)
+            sync_folder(folder)
+            sync_folder(folder.parent)
         except sqlite3.Error as exc:
             raise unreadable(database, exc) from exc
         except OSError as exc:
@@ -89,7 +89,7 @@ def _write(source: sqlite3.Connection, table: Table, path: Path) -> None:
         )
         for group in _cut(chunks, _GROUP_CHUNKS):
             writer.write_table(pa.Table.from_batches(group))
-    to_disk(path)
+    sync_file(path)
 
 
 def _cut(items: Iterator[_T], length: int) -> Iterator[list[_T]]:
