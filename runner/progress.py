@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from runner.database import is_blank, open_database, unreadable
 from runner.errors import UsageError
@@ -56,8 +54,9 @@ class KnownSet:
 class Progress:
     """One submission in a ledger that nobody else writes to but who goes on with it.
 
-    Guarantees: sets are told as they were when it was opened, as long as each is asked for before it is begun anew.
-    Memory does not grow with the number of sets. Threads: one at a time; its queue sees to that.
+    Guarantees: sets are told as they were when it was made, as long as each is asked for before it is begun anew. The file is
+    open only while it is read: a reader would keep its writer from leaving it plain. Memory does not grow with the number of
+    sets. Threads: one at a time; its queue sees to that.
 
     Attributes:
         number: Of the submission in the ledger.
@@ -72,8 +71,6 @@ class Progress:
     def __init__(self, path: Path, database: sqlite3.Connection, number: int) -> None:
         self.path = path
         self.number = number
-        self._database = database
-        self._lock = threading.Lock()
         self._chunk: dict[int, KnownSet] = {}
         self._chunk_start = self._chunk_end = 0
         self.source, self.repeat, self.n_total, self.n_handed_out, self.n_done, self.n_bad = database.execute(
@@ -105,8 +102,8 @@ class Progress:
     @property
     def n_ended(self) -> int:
         """Measurements that need not be made any more, of `repeat` for each set."""
-        with self._lock:
-            return self._database.execute(_ENDED, (self.number, self.repeat)).fetchone()[0] or 0
+        with closing(open_database(self.path)) as database:
+            return database.execute(_ENDED, (self.number, self.repeat)).fetchone()[0] or 0
 
     def known(self, set_idx: int) -> KnownSet | None:
         """What is known of the set at that place; None if it was never begun. Fast if asked in ascending order.
@@ -123,9 +120,9 @@ class Progress:
     def _read(self, start_idx: int) -> None:
         end_idx = start_idx + _CHUNK_SETS
         try:
-            with self._lock:
-                rows = self._database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
-                faults = self._database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
+            with closing(open_database(self.path)) as database:
+                rows = database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
+                faults = database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
         except sqlite3.Error as exc:
             raise unreadable(self.path, exc) from exc
         ids: dict[int, str] = {}
@@ -158,23 +155,9 @@ class Progress:
         }
         self._chunk_start, self._chunk_end = start_idx, end_idx
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def read_progress(path: Path, submission: int = 1) -> Progress | None:
     """How far the submission of that number came; None where the file is missing or knows nothing of it.
-
-    The caller closes it, once nobody measures any more.
 
     Raises:
         UsageError: when the file is no data set of this version's schema.
@@ -182,18 +165,14 @@ def read_progress(path: Path, submission: int = 1) -> Progress | None:
     """
     if not path.exists() or is_blank(path):
         return None
-    database = open_database(path)
-    try:
-        found = database.execute("SELECT 1 FROM submissions WHERE submission = ?", (submission,)).fetchone()
-        progress = None if found is None else Progress(path, database, submission)
-    except BaseException as exc:
-        database.close()
-        if isinstance(exc, sqlite3.Error):
+    with closing(open_database(path)) as database:
+        try:
+            found = database.execute(
+                "SELECT 1 FROM submissions WHERE submission = ?", (submission,)
+            ).fetchone()
+            return None if found is None else Progress(path, database, submission)
+        except sqlite3.Error as exc:
             raise unreadable(path, exc) from exc
-        raise
-    if progress is None:
-        database.close()
-    return progress
 
 
 def other_set(progress: Progress, set_idx: int, known: str, found: str) -> UsageError:
