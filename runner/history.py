@@ -106,7 +106,7 @@ class DisagreeingSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class AttemptRow:
     """One row of `runs`."""
 
     run_id: str
@@ -126,7 +126,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Incident:
+class IncidentRow:
     """One row of `incidents`."""
 
     seq: int
@@ -164,8 +164,8 @@ class MachineHistory:
     faults: tuple[FaultCount, ...] = ()
     recoveries: Mapping[str, int] = field(default_factory=dict)
     n_asides: int = 0
-    attempts: tuple[Attempt, ...] = ()
-    incidents: tuple[Incident, ...] = ()
+    attempts: tuple[AttemptRow, ...] = ()
+    incidents: tuple[IncidentRow, ...] = ()
 
     @property
     def n_measured(self) -> int:
@@ -202,14 +202,18 @@ def all_of(kind: Callable[..., _T], database: DataSet, sql: str, *parameters: ob
     return tuple(kind(**dict(row)) for row in database.execute(sql, parameters))
 
 
-def attempts(database: DataSet, where: str, *parameters: object, limit: int = SHOWN) -> tuple[Attempt, ...]:
+def attempts(
+    database: DataSet, where: str, *parameters: object, limit: int = SHOWN
+) -> tuple[AttemptRow, ...]:
     """The last attempts, the earliest of them first."""
-    return all_of(Attempt, database, _ATTEMPTS.format(where=where), *parameters, limit)[::-1]
+    return all_of(AttemptRow, database, _ATTEMPTS.format(where=where), *parameters, limit)[::-1]
 
 
-def incidents(database: DataSet, where: str, *parameters: object, limit: int = SHOWN) -> tuple[Incident, ...]:
+def incidents(
+    database: DataSet, where: str, *parameters: object, limit: int = SHOWN
+) -> tuple[IncidentRow, ...]:
     """The last incidents, the earliest of them first."""
-    return all_of(Incident, database, _INCIDENTS.format(where=where), *parameters, limit)[::-1]
+    return all_of(IncidentRow, database, _INCIDENTS.format(where=where), *parameters, limit)[::-1]
 
 
 def run_history(database: DataSet) -> RunHistory:

@@ -54,6 +54,21 @@ class RunPaths:
         return self.folder / "run.lock"
 
     @property
+    def record(self) -> Path:
+        """The folder of the composed config and the overrides."""
+        return self.folder / ".hydra"
+
+    @property
+    def sweep(self) -> Path:
+        """In the folder of a sweep: its config and overrides."""
+        return self.folder / "multirun.yaml"
+
+    @property
+    def parquet(self) -> Path:
+        """Where the Parquet files go unless the config says otherwise."""
+        return self.folder / "parquet"
+
+    @property
     def machines(self) -> Path:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import UsageError
-from runner.history import SHOWN, Attempt, DataSet, Incident, all_of, attempts, incidents
+from runner.history import SHOWN, AttemptRow, DataSet, IncidentRow, all_of, attempts, incidents
 
 _PLACE = re.compile(r"#(?:(\d{1,18}):)?(\d{1,18})")
 _CANDIDATES = 10
@@ -149,9 +149,9 @@ class SetHistory:
     parameters: SetParameters
     tasks: tuple[TaskParameters, ...]
     places: tuple[Place, ...]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptRow, ...]
     n_attempts: int
-    incidents: tuple[Incident, ...]
+    incidents: tuple[IncidentRow, ...]
     n_incidents: int
     measured: Measured | None
 

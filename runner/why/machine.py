@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runner.errors import UsageError
-from runner.history import Attempt, DataSet, Incident, MachineHistory, machine_history
+from runner.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
 from runner.log_lines import Excerpt, last_lines
 from runner.paths import RunPaths
 from runner.pulse import MachinePulse, read_pulse
@@ -125,11 +125,11 @@ def _answer(case: MachineCase, n_attempts: int) -> str:
     return f"{case.name}: {'; '.join(parts)}."
 
 
-def _incident_line(one: Incident) -> str:
+def _incident_line(one: IncidentRow) -> str:
     about = f" (task set {one.taskset_id}, attempt {one.attempt})" if one.taskset_id else ""
     return f"{at(one.utc)}  {first_line(one.what)}{about}; {incident_line(one)}"
 
 
-def _attempt_line(one: Attempt) -> str:
+def _attempt_line(one: AttemptRow) -> str:
     ended = one.outcome if one.error is None else f"{one.outcome}: {first_line(one.error)}"
     return f"{at(one.started_utc)}  {one.name} [{one.taskset_id}], attempt {one.attempt}, {one.wall_s:.3f} s: {ended}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.history import FaultCount, Incident
+from runner.history import FaultCount, IncidentRow
 from runner.log_lines import Excerpt, clean
 
 _MAX_LINE_CHARS = 1000
@@ -95,7 +95,7 @@ def fault_lines(faults: Iterable[FaultCount]) -> tuple[str, ...]:
     )
 
 
-def incident_line(incident: Incident) -> str:
+def incident_line(incident: IncidentRow) -> str:
     """Whose doing it was, what was done about it, and what was kept."""
     parts = [f"fault: {incident.fault}"]
     if incident.recovery:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.history import Attempt, DataSet, Incident
+from runner.history import AttemptRow, DataSet, IncidentRow
 from runner.log_lines import Excerpt, last_lines, search
 from runner.paths import RunPaths
 from runner.pulse import Pulse, read_pulse
@@ -170,7 +170,7 @@ def _timeline(history: SetHistory) -> list[str]:
     return [*handed_out, *(line for _, lines in sorted(entries) for line in lines)]
 
 
-def _attempt_line(one: Attempt, *, several: bool) -> str:
+def _attempt_line(one: AttemptRow, *, several: bool) -> str:
     which = f"attempt {one.attempt} on {one.machine}"
     if several:
         which += f", repetition {one.repetition}"
@@ -182,7 +182,7 @@ def _attempt_line(one: Attempt, *, several: bool) -> str:
     return f"{at(one.started_utc)}  {which}: {one.outcome} after {one.wall_s:.3f} s: {how}{reused}"
 
 
-def _incident_line(one: Incident) -> str:
+def _incident_line(one: IncidentRow) -> str:
     which = f"attempt {one.attempt} on {one.machine}" if one.attempt is not None else one.machine
     return f"{at(one.utc)}  {which}: {first_line(one.what)}; {incident_line(one)}"
 
