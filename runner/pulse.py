@@ -1,22 +1,20 @@
-"""Whether a run goes on and how it ended, as one can tell from outside: by its status file, its lock and its process."""
+"""Whether a run goes on and how it ended, as one can tell from outside: by its lock and its status file."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from runner.paths import RunPaths
 
-# A status file has some 100 bytes for each machine.
-_MAX_STATUS_BYTES = 1 << 20
-# Its start is noted in whole seconds, and so is that of this computer.
-_TOLERANCE = timedelta(seconds=3)
+# A status file has some 100 bytes for each machine, a manifest some for each time that the run was resumed.
+_MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +40,7 @@ class Pulse:
         goes_on: Whether a runner works on it now.
         pid: That of its last runner.
         ended: How it ended, in that runner's words; None: it did not tell.
+        resumed_utc: When it was resumed, each time.
         state: What the operator wanted last.
         held: Why no further task set is started; empty: nothing holds it.
         shortage: Why there are fewer machines than are wanted; empty: there may be as many.
@@ -54,6 +53,7 @@ class Pulse:
     started_utc: str | None = None
     updated_utc: str | None = None
     ended: str | None = None
+    resumed_utc: tuple[str, ...] = ()
     state: str | None = None
     held: str = ""
     shortage: str = ""
@@ -64,19 +64,17 @@ def read_pulse(paths: RunPaths) -> Pulse:
     """Look at a run folder; what is damaged or missing there counts as not known."""
     status = _read(paths.status)
     pid = status.get("pid") if isinstance(status.get("pid"), int) else None
-    started = _text(status, "started_utc")
-    ended = _text(status, "ended")
-    locked = _is_locked(paths.lock)
-    goes_on = (ended is None and _is_alive(pid, started)) if locked is None else locked
+    goes_on = _is_locked(paths.lock)
     observed = _mapping(status, "observed")
     return Pulse(
         known=bool(status),
         goes_on=goes_on,
         pid=pid,
-        started_utc=started,
+        started_utc=_text(status, "started_utc"),
         updated_utc=_text(status, "updated_utc"),
         # One that goes on has not ended, whatever an earlier runner said.
-        ended=None if goes_on else ended,
+        ended=None if goes_on else _text(status, "ended"),
+        resumed_utc=tuple(_resumptions(paths.manifest)),
         state=_text(_mapping(status, "desired"), "state"),
         held=_text(status, "held") or "",
         shortage=_text(_mapping(status, "allowed"), "shortage") or "",
@@ -87,7 +85,7 @@ def read_pulse(paths: RunPaths) -> Pulse:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
-            content = json.loads(file.read(_MAX_STATUS_BYTES))
+            content = json.loads(file.read(_MAX_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -101,6 +99,13 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
 def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _resumptions(manifest: Path) -> Iterator[str]:
+    resumed = _read(manifest).get("resumed")
+    for one in resumed if isinstance(resumed, list) else ():
+        if isinstance(one, dict) and (started := _text(one, "started_utc")):
+            yield started
 
 
 def _machines(observed: Mapping[str, Any]) -> dict[str, MachinePulse]:
@@ -118,39 +123,18 @@ def _machines(observed: Mapping[str, Any]) -> dict[str, MachinePulse]:
     return found
 
 
-def _is_locked(path: Path) -> bool | None:
-    """Whether somebody holds the run's lock; None where there is none, or none can be asked for."""
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds the run's lock; one that was left behind by a killed runner is nobody's."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None
+        return False
     try:
         # Shared, and let go of at once: who asks does not stand in a runner's way.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
+    except OSError as exc:
+        return exc.errno == errno.EWOULDBLOCK
     else:
         return False
     finally:
         os.close(fd)
-
-
-def _is_alive(pid: int | None, started: str | None) -> bool:
-    """Whether that process is there, and is not another one that was given its number since."""
-    if pid is None or started is None:
-        return False
-    try:
-        # The second field is the program's name, in parentheses that it may contain itself.
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        begin = _booted_utc() + timedelta(seconds=int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-        return fields[0] not in {"Z", "X"} and begin <= datetime.fromisoformat(started) + _TOLERANCE
-    except (OSError, ValueError, LookupError, OverflowError, TypeError):
-        return False
-
-
-def _booted_utc() -> datetime:
-    text = Path("/proc/stat").read_text("utf-8")
-    (seconds,) = (line.split()[1] for line in text.splitlines() if line.startswith("btime "))
-    return datetime.fromtimestamp(int(seconds), UTC)

@@ -379,6 +379,16 @@ def test_a_run_is_asked_while_it_goes_on_and_after_it_was_killed(tmp_path, capsy
     text = told(capsys, run, cut_off)
     assert "pending, because the run stopped before it was measured" in first(text)
     assert f"next: python -m runner resume={run} goes on with it\n" in text
+    with started_cli(tmp_path, "resume=run") as process:
+        assert eventually(
+            lambda: json.loads((run / "status.json").read_text())["pid"] == process.pid, within_s=60.0
+        )
+        assert "The run goes on: " in told(capsys, run)
+        process.send_signal(signal.SIGINT)
+        process.wait(RUN_TIMEOUT_S)
+    text = told(capsys, run)
+    assert first(text).startswith("The run has ended (stopped by the operator): 200 submitted = ")
+    assert "\nresumed, in UTC\n  1 x, last at 2" in text
 
 
 def test_what_held_a_run_is_told_with_its_time(spoilt, tmp_path, capsys):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from runner.errors import UsageError
 from runner.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
-from runner.log_lines import Excerpt, last_lines
+from runner.log_lines import Excerpt, search
 from runner.paths import RunPaths
 from runner.pulse import MachinePulse, read_pulse
 from runner.qemu.failure import tail
@@ -25,6 +26,8 @@ from runner.why.page import (
 )
 
 _N_LINES = 12
+# The first line of what was logged at once; the others repeat the console.
+_RECORD = re.compile(rb"^\d{4}-\d\d-\d\d ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def look_at_machine(paths: RunPaths, database: DataSet | None, name: str) -> Mac
         history=history,
         console=tuple(tail(folder / "console.log", n_lines=_N_LINES).splitlines()),
         stderr=tuple(tail(folder / "qemu.stderr", n_lines=_N_LINES).splitlines()),
-        log=last_lines(folder / "machine.log", _N_LINES),
+        log=search(folder / "machine.log", (_RECORD,), _N_LINES)[0],
     )
 
 

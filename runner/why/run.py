@@ -98,6 +98,7 @@ def run_page(case: RunCase) -> Page:
         next_step=_next_step(case),
         sections=(
             Section("task sets", _account_lines(history)),
+            Section("resumed, in UTC", _resumed_lines(case.pulse)),
             Section("what works now", _machine_lines(case.pulse)),
             _holding_section(case),
             Section("faults, by whose doing they were", fault_lines(history.faults)),
@@ -157,6 +158,12 @@ def _account_lines(history: RunHistory) -> tuple[str, ...]:
         for one in history.accounts[:_N_SUBMISSIONS]
     ]
     return (*lines, "…") if len(history.accounts) > _N_SUBMISSIONS else tuple(lines)
+
+
+def _resumed_lines(pulse: Pulse) -> tuple[str, ...]:
+    if not pulse.resumed_utc:
+        return ()
+    return (f"{len(pulse.resumed_utc)} x, last at {at(pulse.resumed_utc[-1])}",)
 
 
 def _machine_lines(pulse: Pulse) -> tuple[str, ...]:
