@@ -211,6 +211,7 @@ def find_set(database: DataSet, words: str, path: Path) -> str | NotBegun:
     Raises:
         UsageError: there is none, or several.
     """
+    words = words.encode("utf-8", "replace").decode()  # a shell hands on any bytes
     if place := _PLACE.fullmatch(words):
         return _at_place(database, int(place[2]), None if place[1] is None else int(place[1]), path)
     for condition, parameters in (

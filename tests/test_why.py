@@ -264,6 +264,9 @@ def test_an_ambiguous_beginning_lists_the_candidates(spoilt, capsys):
         ("#" + "9" * 40, "no task set"),
         ("%", "no task set"),
         ("\x00", "no task set"),
+        ("\udcff", "no task set"),
+        ("x" * 5000, "no task set"),
+        ("../run", "no task set"),
     ],
 )
 def test_what_is_no_subject_is_refused(spoilt, capsys, subject, said):
@@ -324,6 +327,9 @@ def test_what_is_no_run_folder_is_refused(spoilt, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert "there is no run under outputs" in refused(capsys)
     assert "no folder 'u1-0'" in refused(capsys, "u1-0")
+    assert "there is no run under outputs" in refused(capsys, "x" * 5000)
+    # Compared without the name: pytest would take minutes to show it.
+    assert main([f"/{'x' * 5000}"]) == ExitCode.USAGE
 
 
 def test_the_newest_run_is_meant_where_none_is_named(tmp_path):

@@ -59,13 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunnerError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exit_code_of(exc)
+    except OSError as exc:
+        print(f"error: the run folder cannot be read: {exc}", file=sys.stderr)
+        return ExitCode.HOST
     _print(_as_json(case, page, place.paths.folder) if options.json else page.text())
     return ExitCode.OK
 
 
 def _which(run: str | None, subject: str | None) -> tuple[Place, str | None]:
     """Run and subject; a single word that is no path is a subject in the newest run."""
-    if run is not None and subject is None and not Path(run).exists() and "/" not in run:
+    if run is not None and subject is None and "/" not in run and not os.path.lexists(run):
         run, subject = None, run
     if run is None:
         folder = newest_run("status.json")
@@ -77,11 +80,12 @@ def _which(run: str | None, subject: str | None) -> tuple[Place, str | None]:
             )
         return Place(RunPaths(folder), folder / RESULTS_NAME), subject
     path = Path(run)
-    if path.is_file():
+    if os.path.isfile(path):  # not Path.is_file, which raises where a name is too long
         return Place(RunPaths(path.parent), path), subject
     paths, results = RunPaths(path), path / RESULTS_NAME
-    if not any(one.exists() for one in (paths.manifest, paths.status, results)):
-        runs = sorted(str(one.parent) for one in path.glob("*/status.json"))[:10]
+    if not any(os.path.exists(one) for one in (paths.manifest, paths.status, results)):
+        inside = path.glob("*/status.json") if os.path.isdir(path) else ()
+        runs = sorted(str(one.parent) for one in inside)[:10]
         raise UsageError(
             f"{run} is no run folder",
             next_step=f"name one of the runs in it: {', '.join(runs)}"
@@ -124,7 +128,7 @@ def _look(
 
 
 def _is_folder_of(paths: RunPaths, name: str) -> bool:
-    return name != "" and name == Path(name).name and (paths.machines / name).is_dir()
+    return name != "" and name == Path(name).name and os.path.isdir(paths.machines / name)
 
 
 def _as_json(case: RunCase | SetCase | MachineCase | NotBegun, page: Page, folder: Path) -> str:
