@@ -26,7 +26,7 @@ RANKS = (
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
-    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
+    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database record reuse"
     " parquet taskset_queue queue control_watcher status signals",
     "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
