@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runner.admission import Reserves
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
 from runner.fleet import FleetState, RunState
+from runner.gate import Gate
 from runner.kinds import qemu_by_mailbox
 from runner.machine import Machine
 from runner.model import TaskSetSource
@@ -20,6 +23,7 @@ from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
+from runner.shortage import as_shortage
 from runner.station import MachineKind
 from runner.taskset_queue import Job, TaskSetQueue
 
@@ -37,12 +41,13 @@ class Distributor:
             distributor.wait()
 
     Machines are started when there is work, up to `max_machine`, and end when there is none. A machine that is to close
-    finishes its task set first; only `kill_all_machines` does not wait.
+    finishes its task set first; only `kill_all_machines` does not wait. What this computer is short of leads to fewer
+    machines, or holds the queue until there is more of it (see `Gate`).
 
     Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
     dies. After `close()` no machine, guest or thread of the fleet is left.
-    Threads: every method may be called from any thread. The monitors' thread lives until `close()`: call it, or use `with`,
-    otherwise the interpreter waits for it at its end.
+    Threads: every method may be called from any thread. The monitors' threads live until `close()`: call it, or use `with`,
+    otherwise the interpreter waits for them at its end.
 
     Args:
         max_machine: How many machines at most, 0 … `machine_limit`.
@@ -51,10 +56,12 @@ class Distributor:
         repeat: How often each task set is measured.
         reuse: Where to look for results before they are measured; stays the caller's, and open until `close()` has returned.
         folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
+        reserves: What is left to everybody else on this computer.
         on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
 
     Raises:
         UsageError: when `max_machine` is out of range.
+        HostError: when this computer can never bear one such machine, or a port of the first ones is taken.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Distributor:
         repeat: int = 1,
         reuse: EarlierRun | None = None,
         folder: Path | None = None,
+        reserves: Reserves | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
@@ -76,15 +84,21 @@ class Distributor:
         self._paths = RunPaths(folder) if folder is not None else RunPaths.new(Path("outputs"))
         self._on_change = on_change
         self._queue = JobQueue()
-        self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
-        self._changed = threading.Condition(threading.RLock())
         self._machines: dict[str, Machine] = {}
+        self._gate = Gate(
+            self._kind.needs, reserves or Reserves(), self._paths.folder, self._machines, self._gate_changed
+        )
+        self._dispatcher = MonitorDispatcher(
+            on_failure=self._take_monitor_failure, on_trouble=self._gate.look_at_monitors
+        )
+        self._changed = threading.Condition(threading.RLock())
         self._state = RunState.RUN
         self._leaving: list[Machine] = []
         # Of machines that are not replaced, since the operator spoke last.
         self._failures: list[Exception] = []
         self._error: Exception | None = None
         self._closed = False
+        self._gate.open(max_machine, self._dispatcher.troubles)
         self._dispatcher.__enter__()
 
     def _checked(self, n: int) -> int:
@@ -113,7 +127,7 @@ class Distributor:
         """
         self._refuse_if_closed("add_job")
         monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)
-        # Without the lock: opening waits for the monitors' thread, which may want it to report a failure.
+        # Without the lock: opening waits for the monitors' threads, which may want it to report a failure.
         job = Job(taskset, self._dispatcher.channel(monitors), session_parameters)
         with self._changed:
             self._refuse_if_closed("add_job")
@@ -153,6 +167,9 @@ class Distributor:
                 n_done=self._queue.n_done,
                 n_bad=self._queue.n_bad,
                 n_running=self._queue.n_running,
+                held=self._gate.held,
+                allowed_machines=self._gate.at_most(self._max),
+                shortage=self._gate.shortage,
             )
 
     def pause(self) -> None:
@@ -177,6 +194,7 @@ class Distributor:
             self._refuse_if_closed(method)
             if max_machine is not None:
                 self._max = self._checked(max_machine)
+                self._gate.want(max_machine)
                 self._failures.clear()
             if state is not None and state is not self._state:
                 _log.info("state: %s → %s", self._state.value, state.value)
@@ -184,9 +202,6 @@ class Distributor:
             if state is RunState.RUN:
                 self._failures.clear()
                 self._error = None
-                self._queue.release()
-            elif state is not None:
-                self._queue.hold()
             self._reconcile()
 
     @property
@@ -209,22 +224,26 @@ class Distributor:
         Raises:
             Exception: what made the fleet give up: `HostError` where this computer cannot run it, a bug otherwise.
         """
-        deadline = Deadline.after(timeout_s) if timeout_s is not None else None
+        deadline = Deadline.after(threading.TIMEOUT_MAX / 2 if timeout_s is None else timeout_s)
         with self._changed:
-            while not self._at_rest:
-                if deadline is not None and deadline.passed:
+            while not (self._at_rest and (self._ended_early or self._error or self._dispatcher.settled)):
+                if deadline.passed:
                     return False
-                self._changed.wait(deadline.remaining_s if deadline is not None else None)
+                # Nobody says when the last result is written; a full disk pauses the run up to then.
+                self._changed.wait((deadline.at_most(0.01) if self._at_rest else deadline).remaining_s)
             if self._error is not None:
                 raise self._error
             return True
 
     @property
+    def _ended_early(self) -> bool:
+        return self._closed or self._state in (RunState.DRAIN, RunState.KILL)
+
+    @property
     def _at_rest(self) -> bool:
         if self._machines:
             return False
-        ended = self._closed or self._state in (RunState.DRAIN, RunState.KILL)
-        return ended or self._error is not None or self._queue.drained
+        return self._ended_early or self._error is not None or self._queue.drained
 
     def close(self) -> None:
         """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
@@ -246,6 +265,7 @@ class Distributor:
             leaving = self._leaving
         for machine in leaving:  # they have nothing more to do than to return
             machine.join()
+        self._gate.close()
         self._dispatcher.close()
         if stuck:
             raise RunnerError(f"machines {', '.join(stuck)} did not end within {CLOSE_TIMEOUT_S:.0f} s")
@@ -267,6 +287,9 @@ class Distributor:
 
     def _reconcile(self) -> None:
         """Make the fleet what it should be now; called, with the lock held, whenever anything changed."""
+        held = self._state is not RunState.RUN or self._error is not None or bool(self._gate.held)
+        self._dispatcher.relent(held)
+        (self._queue.hold if held else self._queue.release)()
         if self._state is RunState.KILL:
             for machine in self._machines.values():
                 machine.kill()
@@ -283,14 +306,14 @@ class Distributor:
         if self._over:
             return 0
         n_failed = len(self._failures) + sum(one.error is not None for one in self._machines.values())
-        allowed = max(0, self._max - n_failed)
+        allowed = self._gate.at_most(max(0, self._max - n_failed))
         n_left = self._queue.n_left
         # A machine more than there are task sets would boot for nothing.
         return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
 
     def _rescale(self, target: int) -> None:
         staying = [name for name, machine in sorted(self._machines.items()) if not machine.closing]
-        allowed = 0 if self._over else self._max
+        allowed = 0 if self._over else self._gate.at_most(self._max)
         for name in staying[allowed:]:
             self._machines[name].close()
         for name, machine in sorted(self._machines.items()):
@@ -298,8 +321,9 @@ class Distributor:
                 return
             if machine.closing and machine.reopen():
                 staying.append(name)
-        while len(staying) < target and len(self._machines) < self._limit:
-            staying.append(self._start_machine())
+        with self._gate.starting():
+            while len(staying) < target and len(self._machines) < self._limit:
+                staying.append(self._start_machine())
 
     def _start_machine(self) -> str:
         name = next(n for n in (f"qemu{i}" for i in range(1, self._limit + 1)) if n not in self._machines)
@@ -317,18 +341,29 @@ class Distributor:
         return name
 
     def _ended(self, machine: Machine) -> None:
-        with self._changed:
+        with self._at_top():
             del self._machines[machine.name]
             self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
-            try:
-                error = self._queue.error or machine.error
-                if error is not None:
-                    self._take_failure(machine, error)
+            error = self._queue.error or machine.error
+            if error is not None:
+                self._take_failure(machine, error)
+            self._reconcile()
+            if self._failures and not (self._machines or self._at_rest):
+                self._give_up(self._failures[-1])  # nobody is left, and nobody will come
+
+    def _gate_changed(self) -> None:
+        with self._at_top():
+            if not self._closed:
                 self._reconcile()
-                if self._failures and not (self._machines or self._at_rest):
-                    self._give_up(self._failures[-1])  # nobody is left, and nobody will come
-            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
-                self._give_up(exc)
+
+    @contextmanager
+    def _at_top(self) -> Iterator[None]:
+        """With the lock, at the top of a thread: what is raised here comes out of `wait()`."""
+        with self._changed:
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - as the line above says
+                self._give_up(as_shortage(exc))
 
     def _give_up(self, error: Exception) -> None:
         """The whole fleet ends; `wait()` raises the first reason."""

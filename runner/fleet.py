@@ -63,6 +63,8 @@ class FleetState:
         n_bad: Task sets that were given up.
         n_running: Task sets on a machine now.
         held: Why no further task set is started though the operator wants it (a full disk, …); empty: nothing holds it.
+        allowed_machines: How many of the desired machines this computer can bear now; None where nobody has looked.
+        shortage: Why it can bear no more, or why one could not be started; empty if it is as many as desired.
     """
 
     state: RunState
@@ -73,3 +75,5 @@ class FleetState:
     n_bad: int = 0
     n_running: int = 0
     held: str = ""
+    allowed_machines: int | None = None
+    shortage: str = ""

@@ -26,6 +26,7 @@ from runner.measuring import measure
 from runner.model import TaskSet
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
+from runner.shortage import as_shortage
 from runner.specs import Reset
 from runner.station import MachineKind, Station, Stations
 from runner.taskset_queue import Lease
@@ -126,8 +127,9 @@ class Machine(threading.Thread):
             self.error, phase = exc, Phase.FAILED
             self._log.info("machine %s gives up: %s", self.name, exc)  # whoever reads `error` tells it
         except Exception as exc:  # noqa: BLE001 - the thread's top: the distributor raises it in the main thread
-            self.error, phase = exc, Phase.FAILED
-            self._log.exception("machine %s ends because of a bug", self.name)
+            self.error, phase = as_shortage(exc), Phase.FAILED
+            if self.error is exc:
+                self._log.exception("machine %s ends because of a bug", self.name)
         finally:
             with self._lock:
                 self._left = True

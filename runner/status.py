@@ -100,6 +100,8 @@ class StatusWriter:
                     for m in alive
                 },
             },
+            "held": fleet.held or None,
+            "allowed": {"machines": fleet.allowed_machines, "shortage": fleet.shortage or None},
             "control_error": self._control_error or None,
             "tasksets": {
                 "total": fleet.n_total,

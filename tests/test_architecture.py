@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors deadline units durable exit_codes",
-    "model model.task model.taskset fleet specs paths control",
+    "errors deadline units durable exit_codes holds shortage",
+    "model model.task model.taskset fleet specs paths control admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
@@ -27,7 +27,7 @@ RANKS = (
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
     " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database record reuse"
-    " parquet taskset_queue queue control_watcher status signals",
+    " parquet taskset_queue queue control_watcher status signals host_readings gate",
     "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring machine",

@@ -124,7 +124,9 @@ def test_a_pipe_that_nobody_reads_is_noticed_and_holds_up_no_other_monitor(pipe:
         eventually(lambda: "Pipe" in dispatcher.troubles())
         why = dispatcher.troubles()["Pipe"]
         assert why.startswith("monitor Pipe is stuck in __taskset_event__ since ")
-        assert dispatcher.settle(5)  # it is not waited for: nothing that the run is for depends on it
+        eventually(
+            lambda: dispatcher.settled
+        )  # it is not waited for: nothing that the run is for depends on it
         pipe.read_on()
         assert told.wait(5)  # it has come back
         eventually(lambda: dispatcher.troubles() == {})
@@ -181,11 +183,12 @@ def test_what_a_required_monitor_still_has_to_write_is_waited_for() -> None:
     monitor.required = True
     with MonitorDispatcher() as dispatcher:
         channel = dispatcher.channel((monitor,))
-        assert dispatcher.settle(5)
+        eventually(lambda: dispatcher.settled)
         channel.event(RUN, event(0))
-        assert not dispatcher.settle(0.05)
+        time.sleep(0.05)
+        assert not dispatcher.settled
         monitor.room.set()
-        assert dispatcher.settle(5)
+        eventually(lambda: dispatcher.settled)
 
 
 def test_one_that_does_not_open_is_begun_without(monkeypatch: pytest.MonkeyPatch) -> None:

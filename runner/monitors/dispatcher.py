@@ -140,13 +140,14 @@ class MonitorDispatcher:
                 self._relents = relents
                 self._desk.room.notify_all()
 
-    def settle(self, timeout_s: float) -> bool:
-        """Wait until every monitor was told everything and, where it is `required`, has it written; False when time is over.
+    @property
+    def settled(self) -> bool:
+        """Whether every monitor was told everything and, where it is `required`, has it written.
 
-        One that is stuck is not waited for, unless it is required.
+        One that is stuck counts as settled, unless it is required.
         """
         with self._lock:
-            return self._desk.rest.wait_for(lambda: all(map(_settled, self._listeners)), timeout_s)
+            return all(map(_settled, self._listeners))
 
     def close(self, stall_s: float = 60.0) -> None:
         """Deliver what waits, close every monitor, end the threads; again does nothing but wait for those left behind.
