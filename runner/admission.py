@@ -122,8 +122,8 @@ def decide(
     """
     limits = []
     if needs.memory_bytes:
-        budget = readings.memory_available_bytes + readings.memory_used_bytes - reserves.memory_mib * MIB
-        n = _share(budget, needs.memory_bytes, before)
+        to_share = readings.memory_available_bytes + readings.memory_used_bytes - reserves.memory_mib * MIB
+        n = _share(to_share, needs.memory_bytes, before)
         why = (
             f"memory for {n}: {_mib(readings.memory_available_bytes)} are available and {_mib(readings.memory_used_bytes)} in"
             f" use by machines, each needs {_mib(needs.memory_bytes)}, {reserves.memory_mib} MiB are reserved"
@@ -131,8 +131,8 @@ def decide(
         )
         limits.append((n, why))
     if needs.descriptors:
-        budget = readings.descriptors + readings.n_machines * needs.descriptors - _SPARE_DESCRIPTORS
-        n = _share(budget, needs.descriptors, before)
+        to_share = readings.descriptors + readings.n_machines * needs.descriptors - _SPARE_DESCRIPTORS
+        n = _share(to_share, needs.descriptors, before)
         limits.append(
             (
                 n,
@@ -144,12 +144,12 @@ def decide(
     return Admission(n_machines=n_machines, why=why, held=held)
 
 
-def _share(budget: int, need: int, before: Admission | None) -> int:
-    """How often the need goes into the budget, at least once."""
-    n = max(1, budget // need)
+def _share(to_share: int, need: int, before: Admission | None) -> int:
+    """How often the need goes into it, at least once."""
+    n = max(1, to_share // need)
     if before is None or before.n_machines is None or n <= before.n_machines:
         return n
-    return max(before.n_machines, int(budget - _SLACK * need) // need)
+    return max(before.n_machines, int(to_share - _SLACK * need) // need)
 
 
 def _held(readings: Readings, reserves: Reserves, *, was_held: bool) -> str:

@@ -23,7 +23,11 @@ _log = logging.getLogger(__name__)
 _BUSY_TIMEOUT_S = 0.5
 _BUSY_TIMEOUT_AT_CLOSE_S = 30.0
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_RETRY_INTERVAL_S = 1.0
+_RETRY_INTERVAL_S = 0.5
+# Someone who only looks, or copies the file, is gone by then.
+_BUSY_FOR_LONG_S = 5.0
+# The disk is full (ENOSPC), the quota used up (EDQUOT), the file as large as it may be (EFBIG): there may be room again.
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
 # What is wrong with one record (a job reported twice, a number beyond 64 bits), not with the file.
 _OWN_FAULTS = (
     sqlite3.IntegrityError,
@@ -45,8 +49,8 @@ class SQLiteMonitor(AbstractMonitor):
     (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their outcome and error.
     A task set that runs several times has its rows once. A valid run that is in the file already stays as it is, an invalid one
     is replaced; a second valid run with the same `run_id` and another job table is an error. While the disk is full or the file
-    locked, results wait in memory and are written as soon as they can be. After `close()` the file is complete without any other
-    beside it, and its tables are there as Parquet, too.
+    locked, the monitor is `blocked`: results wait in memory and are written as soon as they can be. After `close()` the file
+    is complete without any other beside it, and its tables are there as Parquet, too.
 
     Args:
         path: The file; added to when it holds data of the same schema. Its folder must exist.
@@ -77,6 +81,7 @@ class SQLiteMonitor(AbstractMonitor):
         self._n_waiting_jobs = 0
         self._due_s = 0.0
         self._retry_s = 0.0
+        self._busy_since_s: float | None = None
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -156,7 +161,7 @@ class SQLiteMonitor(AbstractMonitor):
             self._retry_s = 0.0
             self._write()
             if self._waiting:
-                raise self._unwritten("another program holds a lock on it")
+                raise self._unwritten(self.blocked or "another program holds a lock on it")
             # One plain file is easier to copy, and can be read from a read-only disk; a present reader prevents it.
             database.execute("PRAGMA busy_timeout = 0")
             with suppress(sqlite3.OperationalError):
@@ -187,15 +192,26 @@ class SQLiteMonitor(AbstractMonitor):
             refused = self._write_waiting(self._database)
         except sqlite3.Error as exc:
             self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
-            if getattr(exc, "sqlite_errorcode", None) in _BUSY:
-                _log.warning(
-                    "%s is locked by another program; %d results wait", self.path, len(self._waiting)
-                )
-                return
-            raise self._unwritten(str(exc)) from exc
+            code = getattr(exc, "sqlite_errorcode", None)
+            if code in _NO_ROOM:
+                self.blocked = self.blocked or f"{self.path} cannot be written: {exc}; results wait in memory"
+            elif code in _BUSY:
+                self._note_lock()
+            else:
+                raise self._unwritten(str(exc)) from exc
+            return
+        self._busy_since_s, self.blocked = None, ""
         if refused:
             first, *_ = refused
             raise type(first)("; ".join(error.what for error in refused), next_step=first.next_step)
+
+    def _note_lock(self) -> None:
+        now_s = time.monotonic()
+        if self._busy_since_s is None:
+            self._busy_since_s = now_s
+            _log.warning("%s is locked by another program; %d results wait", self.path, len(self._waiting))
+        if now_s - self._busy_since_s > _BUSY_FOR_LONG_S:
+            self.blocked = self.blocked or f"{self.path} is locked by another program; results wait in memory"
 
     def _write_waiting(self, database: sqlite3.Connection) -> list[RunnerError]:
         """Write all in one transaction; if a record does not fit the tables, write each by itself and say which do not."""
@@ -237,7 +253,7 @@ class SQLiteMonitor(AbstractMonitor):
         return HostError(
             f"results cannot be written to {self.path}: {why}; {len(self._waiting)} attempts wait in memory",
             next_step=f"make room in {self.path.parent} ({free_mib} MiB are free) or end the program that holds the file;"
-            " what waits is written with the next result, or when the run ends",
+            " what waits is written as soon as it can be, and what is not when the run ends counts as not measured",
         )
 
     def _refused_open(self, error: sqlite3.Error) -> RunnerError:
