@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from runner.config import CONF_FOLDER, to_plan
 from runner.config_schemas import register_schemas
 from runner.errors import RunnerError, UsageError
 from runner.exit_codes import ExitCode
+from runner.monitors.listener import MonitorThread
 from runner.run import execute, exit_code_of, host_error
 
 # A sweep ends with the code that asks for attention most.
@@ -58,7 +60,12 @@ def main() -> int:
         codes.append(ExitCode.STOPPED)
     except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before our own code began
         codes.append(_show(_explained(exc)))
-    return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
+    code = next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
+    if any(isinstance(thread, MonitorThread) for thread in threading.enumerate()):
+        # A monitor that does not come back keeps its thread, and the interpreter would wait for it for ever.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _run(config: DictConfig) -> ExitCode:

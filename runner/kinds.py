@@ -22,12 +22,12 @@ from runner.simulator import SIMULATOR_VERSION
 from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
 from runner.station import Fact, MachineKind
 
-# QEMU itself: 20 MiB of its own with a paused guest of which 12 were touched, 40 with a full translation cache (measured).
-_EMULATOR_MIB = 40
-# A guest that stands still beside the one that runs: the next one, made ready, has touched 14.6 MiB at most (measured).
-_NEXT_MIB = 40
-# Monitor, process, death, mailbox, console, connection; twice where the next guest is made ready.
-_DESCRIPTORS = 16
+# QEMU itself beside its guest's memory. Measured: 20 MiB with what the guest has touched of that, whatever the workload.
+_EMULATOR_MIB = 32
+# A guest that stands still beside the one that runs, with its QEMU: the next one, made ready. Measured: 20 MiB.
+_NEXT_MIB = 24
+# Of a guest: monitor, process, mailbox, logs. Measured: 8.5 for each further machine, 14 where it has the next guest ready.
+_DESCRIPTORS = 10
 
 OpenSession = Callable[[AbstractHost | None], AbstractSession]
 
@@ -69,8 +69,8 @@ def qemu(
 def needs_of(spec: QemuSpec, reset: Reset) -> Needs:
     """What a machine with such guests may take.
 
-    A paused guest takes 12 MiB, but one that runs may touch all the memory that it was promised, and fill its mailbox: a
-    machine counts with that, and what QEMU takes itself. Of its two guests with `reset: taskset` only one runs at a time.
+    Most guests touch 12 MiB, but one that runs may touch all the memory that it was promised, and fill its mailbox: a machine
+    counts with that, and with what QEMU takes itself. Of its two guests with `reset: taskset` only one runs at a time.
     """
     mailbox_mib = spec.mailbox_mib if spec.reach is Reach.MAILBOX else 0
     next_mib = _NEXT_MIB if reset is Reset.TASKSET else 0
