@@ -345,7 +345,7 @@ class Distributor:
             del self._machines[machine.name]
             self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
             error = self._queue.error or machine.error
-            if error is not None:
+            if error is not None and not self._gate.short(error):
                 self._take_failure(machine, error)
             self._reconcile()
             if self._failures and not (self._machines or self._at_rest):

@@ -16,6 +16,8 @@ from runner.host_readings import holder_of, read_host, taken_port
 from runner.shortage import as_shortage
 
 INTERVAL_S = 1.0
+#: How long nothing but shortages may come of starting machines before that is an error, unless something holds the run.
+SHORT_S = 60.0
 _log = logging.getLogger("runner.gate")
 
 
@@ -51,6 +53,7 @@ class Gate:
         self._admission = Admission()
         self._holds = Holds()
         self._refused = ""
+        self._refused_since_s: float | None = None
         self._unread = ""
         self._notices = Notices()
         self._wanted = 0
@@ -97,25 +100,40 @@ class Gate:
             return self._holds.text
 
     def at_most(self, n_machines: int) -> int:
-        """As many of these machines as there may be."""
+        """As many of these machines as there may be; while anything holds or could not be had, no more than there are."""
         allowed = self._admission.n_machines
-        return n_machines if allowed is None else min(n_machines, allowed)
+        n_machines = n_machines if allowed is None else min(n_machines, allowed)
+        return min(n_machines, len(self._machines)) if self._refused or self.held else n_machines
 
     @property
     def shortage(self) -> str:
         """Why there are fewer machines than are wanted; empty if there may be as many."""
-        return self._refused or (self._admission.why if self.at_most(self._wanted) < self._wanted else "")
+        allowed = self._admission.n_machines
+        return self._refused or (
+            self._admission.why if allowed is not None and allowed < self._wanted else ""
+        )
 
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Around the start of a machine: where it fails for want of something, the next look has it tried again."""
         try:
             yield
-        except (OSError, MemoryError, RuntimeError) as exc:
-            shortage = as_shortage(exc)
-            if not isinstance(shortage, HostShortage):
+        except Exception as exc:
+            if not self.short(as_shortage(exc)):
                 raise
-            self._refused = shortage.what
+
+    def short(self, error: Exception | None) -> bool:
+        """Whether a machine could not be had for want of something; no other is started then before the next look.
+
+        False also where that has been so for a minute, and nothing that will pass holds the run.
+        """
+        if not isinstance(error, HostShortage):
+            return False
+        now_s = time.monotonic()
+        if self._refused_since_s is None or self.held:
+            self._refused_since_s = now_s
+        self._refused = error.what
+        return now_s - self._refused_since_s <= SHORT_S
 
     def look_at_monitors(self) -> None:
         """Take note of what the monitors say now."""
@@ -141,6 +159,8 @@ class Gate:
         with self._lock:
             changed = self._look_at_host()
         refused, self._refused = self._refused, ""
+        if not refused and self._machines:
+            self._refused_since_s = None
         if changed or refused:
             self._on_change()
 
@@ -158,7 +178,9 @@ class Gate:
     def _say(self) -> None:
         """Log what begins and what ends."""
         with self._lock:
-            reasons = {**self._holds.reasons, "machines": self.shortage, "gate": self._unread}
+            # What could not be had while something holds is no news.
+            shortage = "" if self._holds.text else self.shortage
+            reasons = {**self._holds.reasons, "machines": shortage, "gate": self._unread}
             lines = self._notices.due(reasons, time.monotonic())
             free = not self._holds.text
         for source, reason in lines:

@@ -13,12 +13,22 @@ import pytest
 from runner import gate, simulated
 from runner.admission import MIB, Needs, Reserves
 from runner.distributor import Distributor
-from runner.errors import HostError, HostShortage
+from runner.errors import HostError, HostShortage, SessionLost
 from runner.host_readings import read_host
 from runner.kinds import qemu_by_mailbox
 from runner.monitors import listener
 from runner.specs import QemuSpec
-from tests.fleet_samples import Sets, Tally, distributor, eventually, phases, wait_to_end
+from tests.fleet_samples import (
+    Plan,
+    Sets,
+    Tally,
+    distributor,
+    eventually,
+    failing,
+    faulty_kind,
+    phases,
+    wait_to_end,
+)
 from tests.test_monitor_trouble import Blockable, Pipe
 
 SLOW = simulated(realtime_factor=0.2)
@@ -176,8 +186,9 @@ def test_a_disk_that_has_less_than_the_reserve_holds_before_writes_fail(tmp_path
     free_mib = read_host(tmp_path).disk_free_bytes // MIB
     with distributor(tmp_path, simulated(), reserves=Reserves(disk_mib=free_mib + 1000)) as fleet:
         fleet.add_job(Sets(5))
-        eventually(lambda: set(phases(fleet).values()) == {"idle"})
+        assert not fleet.wait(0.3)
         state = fleet.get_distributor_state()
+        assert state.machines == ()
         assert state.n_running == state.n_done == 0
         assert "(machines.admission.disk_reserve_mib)" in state.held
 
@@ -208,6 +219,56 @@ def test_a_monitor_stuck_on_a_pipe_holds_the_run_which_goes_on_when_it_is_read(
         pipe.read_on()
         wait_to_end(fleet)
     data.check_all_done_once(400)
+
+
+SHORT = failing(lambda: HostShortage("no memory for its mailbox"))
+
+
+def test_a_shortage_that_passes_is_waited_for(tmp_path: Path) -> None:
+    plan, tally = Plan(), Tally()
+    fault = failing(lambda: HostShortage("no memory for its mailbox"), 1, 2, 3)
+    with distributor(tmp_path, faulty_kind(plan, open=fault), 2) as fleet:
+        fleet.add_job(Sets(10), tally)
+        eventually(lambda: "no memory" in fleet.get_distributor_state().shortage)
+        wait_to_end(fleet)
+    tally.check_all_done_once(10)
+    assert plan.calls["open"] <= 6  # once a look, not again and again
+
+
+def test_a_shortage_that_does_not_pass_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SHORT_S", 0.3)
+    plan = Plan()
+    with distributor(tmp_path, faulty_kind(plan, open=SHORT), 2) as fleet:
+        fleet.add_job(Sets(10))
+        with pytest.raises(HostShortage, match="no memory for its mailbox"):
+            fleet.wait(20)
+    assert plan.calls["open"] > 2
+
+
+def test_a_shortage_while_the_run_is_held_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that was being made ready when the disk became full: there will be room again, however late."""
+    monkeypatch.setattr(gate, "SHORT_S", 0.0)
+    plan, tally, monitor = Plan(), Tally(), Blocking()
+
+    def fault(number: int) -> None:
+        if number > 1 and not monitor.room.is_set():
+            raise HostShortage("the disk is full")
+
+    def lost(number: int) -> None:
+        eventually(lambda: fleet.get_distributor_state().held != "" or monitor.room.is_set())
+        if number == 2:
+            raise SessionLost("the line is dead")
+
+    with distributor(tmp_path, faulty_kind(plan, open=fault, start=lost)) as fleet:
+        monitor.blocked = "no room"
+        fleet.add_job(Sets(5), [tally, monitor])
+        eventually(lambda: fleet.get_distributor_state().held != "")
+        assert not fleet.wait(0.5)
+        monitor.room.set()
+        wait_to_end(fleet)
+    assert len(tally.finished) == 5
 
 
 class Blocking(Blockable):

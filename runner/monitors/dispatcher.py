@@ -17,6 +17,10 @@ from runner.monitors.listener import Desk, Listener, MonitorThread
 #: How long a monitor may take to open before the others begin without it; a required one is waited for longer.
 OPEN_S = 10.0
 OPEN_REQUIRED_S = 60.0
+#: How long a monitor may stay in one call at the end before it is left behind; a required one, whose `close()` may have much
+#: to write, for ten times as long.
+STALL_S = 60.0
+_REQUIRED_FACTOR = 10
 # While it is waited for the end of a monitor, how often is looked whether it is stuck.
 _LOOK_S = 0.2
 
@@ -149,13 +153,14 @@ class MonitorDispatcher:
         with self._lock:
             return all(map(_settled, self._listeners))
 
-    def close(self, stall_s: float = 60.0) -> None:
+    def close(self, stall_s: float | None = None) -> None:
         """Deliver what waits, close every monitor, end the threads; again does nothing but wait for those left behind.
 
         Raises:
-            HostError: when a monitor spends more than `stall_s` seconds in one call; its thread is then left behind, and
-                every other monitor is told everything and closed.
+            HostError: when a monitor spends more than `stall_s` seconds (`STALL_S`) in one call; its thread is then left
+                behind, and every other monitor is told everything and closed.
         """
+        stall_s = STALL_S if stall_s is None else stall_s
         with self._lock:
             if self._phase is _Phase.OPEN:
                 self._phase = _Phase.CLOSING
@@ -242,12 +247,16 @@ def _settled(one: Listener) -> bool:
     return one.resting or bool(one.trouble())
 
 
+def _left_behind(one: Listener, stall_s: float) -> str:
+    return one.stuck_for(stall_s * (_REQUIRED_FACTOR if one.monitor.required else 1))
+
+
 def _end(one: Listener, stall_s: float, lock: threading.Lock) -> str:
     """End a listener's thread; if the monitor is stuck, in what."""
     with lock:
         one.end()
     while one.thread.is_alive():
         one.thread.join(min(_LOOK_S, stall_s))
-        if one.thread.is_alive() and (stuck := one.stuck_for(stall_s)):
+        if one.thread.is_alive() and (stuck := _left_behind(one, stall_s)):
             return f"monitor {one.name} has been in {stuck},"
     return ""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, SessionLost
+from runner.errors import BootFailed, GuestDied, HostError, HostShortage, SessionLost
 from runner.qemu.berth import Berth
 from runner.qemu.command import Wiring
 from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
@@ -224,7 +224,7 @@ class Emulator:
             )
         words = tail(self.berth.stderr_log, n_lines=12)
         reason = explain(words, returncode)
-        return HostError(
+        return (HostShortage if reason.shortage else HostError)(
             f"{self.berth.name}: QEMU could not run the guest: {reason.cause}",
             where=describe_exit(returncode),
             evidence=words,

@@ -16,23 +16,28 @@ class Explanation:
     Attributes:
         cause: Ends the sentence "QEMU could not run the guest: …".
         next_step: What to do.
+        shortage: Whether it may run later, when this computer has more of something.
     """
 
     cause: str
     next_step: str
+    shortage: bool = False
 
 
 _PORT = Explanation(
     "the port that was to be forwarded to the guest is in use",
     "set machines.qemu.ssh_port=null to take free ports, or choose another first port",
+    shortage=True,
 )
 _MEMORY = Explanation(
     "there is not enough memory for it",
     "lower machines.qemu.memory_mib or machines.count, or free some memory",
+    shortage=True,
 )
 _DISK = Explanation(
     "there is no space left for its RAM file",
     "free some space, or point RTFLEET_CACHE to a folder that has it",
+    shortage=True,
 )
 _IMAGE = Explanation(
     "the guest image cannot be read",

@@ -130,8 +130,9 @@ class QemuHost(AbstractHost):
             raise BootFailed(exc.what, evidence=exc.evidence, log_path=exc.log_path) from exc
         except OSError as exc:
             self.stop()
-            raise HostError(
-                f"{self._name}: its folder cannot be used: {exc}",
+            raise HostError.because(
+                exc,
+                f"{self._name}: its folder cannot be used",
                 where=str(self._folder),
                 next_step="make the folder writable and see that its disk has room",
             ) from exc
