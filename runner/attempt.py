@@ -21,10 +21,10 @@ from runner.errors import (
 )
 from runner.events import REPEATABLE, Event, Outcome, Run, RunResult, Validity
 from runner.evidence import MAX_EVENTS, EvidenceStore
+from runner.lease import Lease
 from runner.monitors.channel import MonitorChannel
 from runner.queue import JobQueue
 from runner.specs import MachinePolicy
-from runner.taskset_queue import Lease
 
 #: Makes the result of an attempt, and notes what happens meanwhile.
 Produce = Callable[[Run, deque[Event]], RunResult]

@@ -20,8 +20,8 @@ from yaml import MarkedYAMLError
 from runner.config import CONF_FOLDER, to_plan
 from runner.config_schemas import register_schemas
 from runner.errors import RunnerError, UsageError
-from runner.exit_codes import ExitCode
-from runner.run import execute, exit_code_of, host_error
+from runner.exit_codes import ExitCode, exit_code_of
+from runner.run import execute, host_error
 
 # A sweep ends with the code that asks for attention most.
 _WORST_FIRST = (

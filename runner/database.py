@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from runner import schema
@@ -46,6 +46,20 @@ def open_database(path: Path) -> sqlite3.Connection:
             raise unreadable(path, exc) from exc
         raise
     return database
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file is there that nobody has put anything into: its runner ended before it had made the tables.
+
+    Raises:
+        HostError, UsageError: when it cannot be read, or is no database.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return bool(n_tables == 0)
+    except sqlite3.Error as exc:
+        raise unreadable(path, exc) from exc
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> RunnerError:

@@ -16,18 +16,20 @@ from runner.evidence import EvidenceStore
 from runner.fleet import FleetState, RunState
 from runner.incidents import Incident
 from runner.kinds import qemu_by_mailbox
+from runner.lease import Job
 from runner.machine import Machine
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
+from runner.progress import Progress
 from runner.quarantine import Standing
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
 from runner.roster import Roster
 from runner.station import MachineKind
-from runner.taskset_queue import Job, TaskSetQueue
+from runner.taskset_queue import TaskSetQueue
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -82,6 +84,7 @@ class Distributor:
         self._paths = RunPaths(folder) if folder is not None else RunPaths.new(Path("outputs"))
         self._on_change = on_change
         self._queue = JobQueue()
+        self._n_submissions = 0
         self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
         self._changed = threading.Condition(threading.RLock())
         self._roster = Roster(machine_limit, self._kind.policy, self._new_machine)
@@ -108,6 +111,7 @@ class Distributor:
         taskset: TaskSetSource,
         monitor: AbstractMonitor | Iterable[AbstractMonitor] = (),
         *session_parameters: Any,  # noqa: ANN401 - only the session knows their types
+        progress: Progress | None = None,
     ) -> None:
         """Add task sets to the end of the queue; machines start on them at once.
 
@@ -115,23 +119,22 @@ class Distributor:
             taskset: A task set, a generator of task sets, or anything else that has `variants()`.
             monitor: Who is told about them: one monitor or several.
             session_parameters: Handed to each machine's session before the first of these task sets.
+            progress: How far an earlier runner came with them, from the ledger that one of the monitors goes on with; stays the
+                caller's, and open until `close()` has returned.
         """
         self._refuse_if_closed("add_job")
         monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)
         # Without the lock: opening waits for the monitors' thread, which may want it to report a failure.
-        job = Job(taskset, self._dispatcher.channel(monitors), session_parameters)
+        channel = self._dispatcher.channel(monitors)
         with self._changed:
             self._refuse_if_closed("add_job")
-            policy = self._kind.policy
-            self._queue.add(
-                TaskSetQueue(
-                    job,
-                    max_tries=policy.max_tries,
-                    max_guest_tries=policy.max_guest_tries,
-                    max_host_tries=policy.max_host_tries,
-                    repeat=self._repeat,
-                )
-            )
+            self._n_submissions += 1
+            job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
+            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.tries)
+        channel.submission(queue.submission)
+        with self._changed:
+            self._refuse_if_closed("add_job")
+            self._queue.add(queue)
             self._reconcile()
 
     # The fleet

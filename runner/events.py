@@ -206,10 +206,10 @@ class Disturbance:
     clock_drift_ns: int | None = None
 
 
-def _run_id(identity: str | None, repetition: int, attempt: int) -> str:
+def _run_id(identity: str | None, repetition: int) -> str:
     if identity is None:  # unique, and growing: tables keyed by it are appended to, not inserted into
         return f"{time.time_ns():016x}{secrets.token_hex(8)}"
-    return hashlib.sha256(f"{identity}/{repetition}/{attempt}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{identity}/{repetition}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +226,7 @@ class Run:
         recovery: What the machine had to do before it could run it, its last attempt having failed; None: nothing.
         identity: `runner.identity.measurement_identity`; None where a measurement would not repeat.
         facts: What the host says of itself: column of the `runs` table -> value.
-        run_id: Unique unless given; with an identity, the same in every run for the same identity, repetition and attempt.
+        run_id: Unique unless given; with an identity, the same in every run for the same identity and repetition.
     """
 
     taskset: TaskSet
@@ -244,7 +244,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if not self.run_id:
-            object.__setattr__(self, "run_id", _run_id(self.identity, self.repetition, self.attempt))
+            object.__setattr__(self, "run_id", _run_id(self.identity, self.repetition))
 
 
 @dataclass(frozen=True, kw_only=True)

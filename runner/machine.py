@@ -22,6 +22,7 @@ from runner.events import Event, Run, RunResult
 from runner.evidence import EvidenceStore
 from runner.fleet import MachineState, Phase
 from runner.identity import executable_digests, measurement_identity
+from runner.lease import Lease
 from runner.measuring import measure
 from runner.model import TaskSet
 from runner.quarantine import Standing
@@ -30,7 +31,6 @@ from runner.recoveries import OnIncident, Recoveries, untold
 from runner.reuse import EarlierRun
 from runner.specs import Reset
 from runner.station import MachineKind, Station, Stations
-from runner.taskset_queue import Lease
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -288,6 +288,8 @@ class Machine(threading.Thread):
             machine=self.name,
             attempt=lease.attempt,
             repetition=lease.repetition,
+            submission=lease.job.submission,
+            set_idx=lease.set_idx,
             identity=identity,
             **more,
         )

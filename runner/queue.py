@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
-from runner.taskset_queue import Job, Lease, TaskSetQueue
+from runner.lease import Job, Lease
+from runner.taskset_queue import TaskSetQueue
 
 __all__ = ["Job", "JobQueue", "Lease", "TaskSetQueue"]
 

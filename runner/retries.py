@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
+from runner.errors import Fault, RunnerError, fault_of
 from runner.tries import Tries
 
 T = TypeVar("T")
@@ -29,6 +30,14 @@ class Retry(Generic[T]):
     tries: Tries
     due_s: float = 0.0
     gives_way: bool = False
+
+    def after(self, error: RunnerError, now_s: float) -> Self:
+        """The same, as it has to wait after this error."""
+        match fault_of(error):
+            case Fault.HOST:
+                return replace(self, due_s=now_s + self.tries.pause_s)
+            case fault:
+                return replace(self, gives_way=fault is Fault.GUEST)
 
 
 class Retries(Generic[T]):
@@ -63,9 +72,9 @@ class Retries(Generic[T]):
         """Something else was given out: those that gave way have done so."""
         self._waiting = [replace(one, gives_way=False) for one in self._waiting]
 
-    def due_s(self) -> float | None:
-        """When the first is due; None: there is none."""
-        return min((one.due_s for one in self._waiting), default=None)
+    def pause_s(self, now_s: float) -> float | None:
+        """Seconds until the first is due; None: there is none."""
+        return min((max(0.0, one.due_s - now_s) for one in self._waiting), default=None)
 
     def _take(self, fits: Callable[[Retry[T]], bool]) -> Retry[T] | None:
         for idx, one in enumerate(self._waiting):

@@ -82,14 +82,17 @@ def task_rows(taskset: TaskSet) -> Iterator[Row]:
 
 
 def run_row(run: Run, result: RunResult) -> Row:
-    """The attempt's row in `runs`; the labels of an attempt that is not valid are null."""
+    """The attempt's row in `runs`; the labels of an attempt that is not valid are null, and its `run_id` names the attempt, too.
+
+    So whatever else went wrong before, a set's jobs are found under the same `run_id`.
+    """
     taskset = run.taskset
     valid = result.outcome in VALID_OUTCOMES
     columns = [column.name for column in FACTS]
     schedulable = result.schedulable(taskset) if valid else None
     disturbance = result.disturbance or Disturbance()
     return (
-        run.run_id,
+        run.run_id if valid else f"{run.run_id}.{run.attempt}",
         taskset.taskset_id,
         run.machine,
         run.repetition,

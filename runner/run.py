@@ -16,7 +16,7 @@ from runner.config import RunPlan, located
 from runner.control_watcher import ControlWatcher
 from runner.distributor import Distributor
 from runner.durable import replace_text
-from runner.errors import HostError, InfrastructureError, RunnerError, UsageError
+from runner.errors import HostError, RunnerError, UsageError
 from runner.exit_codes import ExitCode
 from runner.fleet import FleetState, RunState
 from runner.hosts import AbstractHost
@@ -277,12 +277,3 @@ def host_error(exc: OSError, where: str) -> HostError:
         if full
         else "choose another place: hydra.run.dir=/path",
     )
-
-
-def exit_code_of(error: Exception) -> ExitCode:
-    """What a command should end with after this error."""
-    if isinstance(error, UsageError):
-        return ExitCode.USAGE
-    if isinstance(error, HostError | InfrastructureError):
-        return ExitCode.HOST
-    return ExitCode.BUG

@@ -20,20 +20,20 @@ RANKS = (
     "errors deadline units durable exit_codes",
     "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
+    " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
-    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
-    " parquet retries taskset_queue queue control_watcher status signals",
+    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
+    " reuse audit parquet retries lease taskset_queue queue evidence control_watcher status signals",
     "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",
     "alarm roster distributor",
-    "terminal manifest run cli console __main__",
+    "terminal manifest run cli check console __main__",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -52,10 +52,12 @@ HOMES = {
     "watchfiles": {"runner.control_watcher"},
     "sqlite3": {
         "runner.database",
+        "runner.audit",
+        "runner.ledger",
+        "runner.progress",
         "runner.record",
         "runner.reuse",
         "runner.parquet",
-        "runner.monitors.sqlite",
     },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own

@@ -19,6 +19,7 @@ from runner.events import Event, JobEvent, Outcome, Run, RunResult, Validity
 from runner.fleet import Phase
 from runner.identity import measurement_identity
 from runner.kinds import simulated
+from runner.lease import Job
 from runner.machine import Machine
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
@@ -29,7 +30,7 @@ from runner.reuse import EarlierRun
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy, Reset
 from runner.station import MachineKind
-from runner.taskset_queue import Job, TaskSetQueue
+from runner.taskset_queue import TaskSetQueue
 from tests.bench_host import Benches, BenchHost, BoxedSimulation, fault
 from tests.fleet_samples import HANG_S, Sets, Tally, distributor, eventually, one, phases, wait_to_end
 

@@ -6,6 +6,7 @@ from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.fleet import FleetState
 from runner.incidents import Incident
+from runner.submission import Submission
 
 
 class AbstractMonitor:
@@ -33,6 +34,9 @@ class AbstractMonitor:
 
     def idle(self) -> None:
         """Called, in the monitors' thread, whenever nothing waits to be told: time to flush what was held back."""
+
+    def __submission__(self, submission: Submission) -> None:
+        """Task sets were handed in; again when it becomes known how many they are."""
 
     def __taskset_start__(self, run: Run) -> None:
         """An attempt begins."""

@@ -10,6 +10,7 @@ from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
+from runner.submission import Submission
 
 
 class Listener:
@@ -44,6 +45,7 @@ class MonitorChannel:
             return tuple(listener for listener in listeners if listener.overrides(method))
 
         self._put = put
+        self._submission = interested("__submission__")
         self._start = interested("__taskset_start__")
         self._event = interested("__taskset_event__")
         self._finish = interested("__taskset_finish__")
@@ -55,6 +57,11 @@ class MonitorChannel:
     def wants_events(self) -> bool:
         """Whether any of the monitors listens to single events; if not, `event()` does nothing."""
         return bool(self._event)
+
+    def submission(self, submission: Submission) -> None:
+        """Task sets were handed in, or their number has become known."""
+        if self._submission:
+            self._put(("__submission__", self._submission, (submission,)))
 
     def start(self, run: Run) -> None:
         """An attempt begins."""

@@ -1,0 +1,179 @@
+"""How far an earlier runner came with a submission, as its ledger tells."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner.database import is_blank, open_database, unreadable
+from runner.errors import UsageError
+
+_COUNTS = (
+    "SELECT source, repeat, CASE WHEN complete THEN n_submitted END, n_handed_out, n_done, n_bad FROM progress"
+    " WHERE submission = ?"
+)
+# Measurements that need not be made: all of a set that was given up, and each that is done.
+_ENDED = (
+    "SELECT sum(CASE WHEN bad THEN ?2 ELSE n_measured END) FROM (SELECT max(state = 'bad') AS bad,"
+    " count(*) FILTER (WHERE state = 'done') AS n_measured FROM ledger WHERE submission = ?1 GROUP BY set_idx)"
+)
+_CHUNK_SETS = 2048
+_ROWS = (
+    "SELECT set_idx, ledger.repetition, ledger.taskset_id, state, n_failed, identity, table_sha256"
+    " FROM ledger LEFT JOIN runs USING (run_id)"
+    " WHERE submission = ? AND set_idx >= ? AND set_idx < ? ORDER BY set_idx, ledger.repetition"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSet:
+    """What is known of one task set.
+
+    Attributes:
+        taskset_id: Its content's hash.
+        bad: Whether it was given up.
+        measured: Repetition -> identity and digest of the job table, of each measurement that is done.
+        n_failed: Repetition -> tries that failed, of those that are not done.
+    """
+
+    taskset_id: str
+    bad: bool
+    measured: Mapping[int, tuple[str | None, str | None]]
+    n_failed: Mapping[int, int]
+
+
+class Progress:
+    """One submission in a ledger that nobody else writes to but who goes on with it.
+
+    Guarantees: sets are told as they were when it was opened, as long as each is asked for before it is begun anew.
+    Memory does not grow with the number of sets. Threads: one at a time; its queue sees to that.
+
+    Attributes:
+        number: Of the submission in the ledger.
+        source: What yielded its sets.
+        repeat: How often each was to be measured.
+        n_total: How many sets there are; None while that is not known.
+        n_handed_out: Sets that were handed out; each has an entry.
+        n_done: Sets that are done.
+        n_bad: Sets that were given up.
+    """
+
+    def __init__(self, path: Path, database: sqlite3.Connection, number: int) -> None:
+        self.path = path
+        self.number = number
+        self._database = database
+        self._lock = threading.Lock()
+        self._chunk: dict[int, KnownSet] = {}
+        self._chunk_start = self._chunk_end = 0
+        self.source, self.repeat, self.n_total, self.n_handed_out, self.n_done, self.n_bad = database.execute(
+            _COUNTS, (number,)
+        ).fetchone()
+        (end,) = database.execute(
+            "SELECT coalesce(max(set_idx) + 1, 0) FROM ledger WHERE submission = ?", (number,)
+        ).fetchone()
+        self._end_idx: int = end
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be measured."""
+        return self.n_total is not None and self.n_done + self.n_bad >= self.n_total
+
+    @property
+    def n_ended(self) -> int:
+        """Measurements that need not be made any more, of `repeat` for each set."""
+        with self._lock:
+            return self._database.execute(_ENDED, (self.number, self.repeat)).fetchone()[0] or 0
+
+    def known(self, set_idx: int) -> KnownSet | None:
+        """What is known of the set at that place; None if it was never begun. Fast if asked in ascending order.
+
+        Raises:
+            HostError: the file cannot be read any more.
+        """
+        if set_idx >= self._end_idx:
+            return None
+        if not self._chunk_start <= set_idx < self._chunk_end:
+            self._read(set_idx)
+        return self._chunk.get(set_idx)
+
+    def _read(self, start_idx: int) -> None:
+        end_idx = start_idx + _CHUNK_SETS
+        try:
+            with self._lock:
+                rows = self._database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
+        except sqlite3.Error as exc:
+            raise unreadable(self.path, exc) from exc
+        ids: dict[int, str] = {}
+        bad: set[int] = set()
+        measured: dict[int, dict[int, tuple[str | None, str | None]]] = {}
+        n_failed: dict[int, dict[int, int]] = {}
+        for set_idx, repetition, taskset_id, state, n_tries, identity, table_sha256 in rows:
+            ids[set_idx] = taskset_id
+            if state == "bad":
+                bad.add(set_idx)
+            elif state == "done":
+                measured.setdefault(set_idx, {})[repetition] = (identity, table_sha256)
+            else:
+                n_failed.setdefault(set_idx, {})[repetition] = n_tries
+        self._chunk = {
+            set_idx: KnownSet(
+                taskset_id=taskset_id,
+                bad=set_idx in bad,
+                measured=measured.get(set_idx, {}),
+                n_failed=n_failed.get(set_idx, {}),
+            )
+            for set_idx, taskset_id in ids.items()
+        }
+        self._chunk_start, self._chunk_end = start_idx, end_idx
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_progress(path: Path, submission: int = 1) -> Progress | None:
+    """How far the submission of that number came; None where the file is missing or knows nothing of it.
+
+    The caller closes it, once nobody measures any more.
+
+    Raises:
+        UsageError: when the file is no data set of this version's schema.
+        HostError: when it cannot be read.
+    """
+    if not path.exists() or is_blank(path):
+        return None
+    database = open_database(path)
+    try:
+        found = database.execute("SELECT 1 FROM submissions WHERE submission = ?", (submission,)).fetchone()
+        progress = None if found is None else Progress(path, database, submission)
+    except BaseException as exc:
+        database.close()
+        if isinstance(exc, sqlite3.Error):
+            raise unreadable(path, exc) from exc
+        raise
+    if progress is None:
+        database.close()
+    return progress
+
+
+def other_set(progress: Progress, set_idx: int, known: str, found: str) -> UsageError:
+    """The error for a source that does not yield again what it yielded before."""
+    return UsageError(
+        f"the source of task sets yields another one at place {set_idx} than when the run began: {found}, not {known}",
+        where=str(progress.path),
+        next_step="a run is resumed with the task sets that it began with: bring the config, the generator and their seed back,"
+        " or start a new run",
+    )
