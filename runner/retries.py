@@ -21,7 +21,7 @@ class Retry(Generic[T]):
         repetition, attempt: Of the next try.
         tries: What it has been through.
         due_s: From when on, on the monotonic clock.
-        gives_way: Whether something else should run before it, which tells a sick guest from a set that ruins its guest.
+        gives_way: Whether something else should be measured before it, which tells sick guests from a set that ruins its guests.
     """
 
     of: T
@@ -37,13 +37,13 @@ class Retry(Generic[T]):
             case Fault.HOST:
                 return replace(self, due_s=now_s + self.tries.pause_s)
             case fault:
-                return replace(self, gives_way=fault is Fault.GUEST)
+                return replace(self, gives_way=fault is not None)
 
 
 class Retries(Generic[T]):
     """Measurements that came back, in that order. For one thread at a time.
 
-    Guarantees: none is given out before it is due, nor, while there is anything else, one that gives way before something else was.
+    Guarantees: none is given out before it is due, nor, while there is anything else, one that gives way before something was measured.
     """
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class Retries(Generic[T]):
         """Take out the first that is due, for there is nothing that it could give way to."""
         return self._take(lambda one: one.due_s <= now_s)
 
-    def overtaken(self) -> None:
-        """Something else was given out: those that gave way have done so."""
+    def release(self) -> None:
+        """Something else was measured: those that gave way have done so."""
         self._waiting = [replace(one, gives_way=False) for one in self._waiting]
 
     def pause_s(self, now_s: float) -> float | None:

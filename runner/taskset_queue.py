@@ -12,7 +12,7 @@ from runner.model import TaskSet
 from runner.progress import KnownSet, Progress, other_set
 from runner.retries import Retries, Retry
 from runner.submission import Submission
-from runner.tries import Tries
+from runner.tries import Experience, Others, Tries
 
 
 class TaskSetQueue:
@@ -20,7 +20,7 @@ class TaskSetQueue:
 
     Guarantees: each set is leased `repeat` times, to several machines at once where they ask for it, and is done when all of
     these measurements are; a measurement is leased to one machine at a time. One that was given back comes first when the next
-    is asked for; but if its guest was at fault, one other goes before it, and if this computer was, it waits for a while. After as
+    is asked for; but if its guest failed, others go first until one is measured, and if this computer did, it waits for a while. After as
     many charged attempts as the kind of failure allows its set is bad, and further measurements of it count for nothing. Sets are
     drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory. What an
     earlier runner has ended (the job's `progress`) is not handed out again.
@@ -68,7 +68,7 @@ class TaskSetQueue:
         self._current: Series | None = None
         self._clock = clock
         self._again: Retries[Series] = Retries()
-        self._n_measured = 0
+        self._experience = Experience()
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
 
@@ -132,7 +132,6 @@ class TaskSetQueue:
         retry = self._again.next(self._clock()) or self._first_try() or self._again.next_of_all(self._clock())
         if retry is None:
             return None
-        self._again.overtaken()
         of = retry.of
         lease = Lease(
             self.job, of.taskset, of.set_idx, retry.repetition, retry.attempt, self, of, retry.tries
@@ -230,7 +229,8 @@ class TaskSetQueue:
         """The measurement was made."""
         with self._lock:
             self._end(lease)
-            self._n_measured += 1
+            self._experience.measured()
+            self._again.release()
             lease.series.n_measured += 1
             lease.series.n_missing -= 1
             if not lease.series.n_missing and lease.series.given_up_by is None:
@@ -245,7 +245,10 @@ class TaskSetQueue:
         with self._lock:
             self._end(lease)
             series = lease.series
-            if self._gives_up(lease, error, charged):
+            gives_up = self._gives_up(lease, error, charged)
+            if charged:
+                self._experience.failed(lease.set_idx, error)
+            if gives_up:
                 self.n_bad += 1
                 self._again.drop(series)
                 if self._current is series:
@@ -260,17 +263,16 @@ class TaskSetQueue:
     def _retry(self, lease: Lease, error: RunnerError, charged: bool) -> Retry[Series]:
         if not charged:
             return Retry(lease.series, lease.repetition, lease.attempt, lease.tries)
-        tries = lease.tries.failed(error, self._n_others(lease))
+        tries = lease.tries.failed(error, self._others(lease))
         return Retry(lease.series, lease.repetition, lease.attempt + 1, tries).after(error, self._clock())
 
     def blame(self, lease: Lease, error: RunnerError) -> Fault | None:
         """Whose doing it is that the lease's attempt failed, in the light of what else was measured meanwhile."""
         with self._lock:
-            return lease.tries.blame(error, self._n_others(lease))
+            return lease.tries.blame(error, self._others(lease))
 
-    def _n_others(self, lease: Lease) -> int:
-        """Measurements of other sets so far."""
-        return self._n_measured - lease.series.n_measured
+    def _others(self, lease: Lease) -> Others:
+        return self._experience.beside(lease.set_idx, lease.series.n_measured)
 
     def would_be_bad(self, lease: Lease, error: RunnerError, *, charged: bool) -> bool:
         """Whether `give_back` with these arguments gives the set up; it should follow.
@@ -281,7 +283,7 @@ class TaskSetQueue:
             return self._gives_up(lease, error, charged)
 
     def _gives_up(self, lease: Lease, error: RunnerError, charged: bool) -> bool:
-        tries = lease.tries.failed(error, self._n_others(lease))
+        tries = lease.tries.failed(error, self._others(lease))
         if not isinstance(error, TaskSetError) and not (charged and tries.used_up(self.bounds)):
             return False
         series = lease.series
