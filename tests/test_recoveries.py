@@ -27,7 +27,7 @@ from runner.incidents import Incident
 from runner.model import TaskSet
 from runner.recovery import SAME_GUEST, STEPS, Recovery
 from runner.sessions.simulation import SimulationSession
-from runner.specs import MachinePolicy, Reach, Reset
+from runner.specs import MachinePolicy, Reset
 from runner.station import MachineKind
 from tests.bench_host import Benches, fault
 from tests.fleet_samples import (
@@ -81,7 +81,6 @@ def sessions(
     n_failing: int,
     *,
     regains: bool = True,
-    reach: Reach = Reach.SSH,
 ) -> tuple[type[SimulationSession], list[str]]:
     """A class whose first sets fail, and the book of what its sessions were asked to do."""
     calls: list[str] = []
@@ -109,7 +108,6 @@ def sessions(
             calls.append("regain")
             return regains
 
-    Session.reach = reach
     return Session, calls
 
 
@@ -159,16 +157,6 @@ def test_a_question_that_is_not_answered_is_not_the_last_resort(tmp_path: Path) 
     assert calls == ["open", "regain", "open"]
     assert len(benches.hosts) == 1
     assert heard.steps == [Recovery.MESSAGE, Recovery.TASK_LOADER]
-
-
-def test_a_dead_line_to_a_mailbox_leaves_nothing_but_another_guest(tmp_path: Path) -> None:
-    session, _ = sessions(lambda: SessionLost("silence"), 1, reach=Reach.MAILBOX)
-    benches, heard = Benches(), Heard()
-    with distributor(tmp_path, benches.kind(session=session)) as fleet:
-        fleet.add_job(one(), heard)
-        wait_to_end(fleet)
-    assert heard.steps == [Recovery.TASK_LOADER, Recovery.SNAPSHOT]
-    assert len(benches.hosts) == 2
 
 
 @pytest.mark.parametrize(
