@@ -23,7 +23,8 @@ RANKS = (
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
-    "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
+    "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
+    " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
     " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"

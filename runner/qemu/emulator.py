@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Condition
@@ -15,12 +16,15 @@ from typing import Any, Self
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, HostError, SessionLost
 from runner.qemu.berth import Berth
+from runner.qemu.bounded_log import open_log
 from runner.qemu.command import Wiring
+from runner.qemu.confinement import Confinement
 from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.launcher import LAUNCHER
 from runner.qemu.process import Launch, Process
 from runner.qemu.qmp import Command, QmpMonitor
+from runner.qemu.shared_memory import Memory
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
 _ANSWER_S = 10.0
@@ -51,6 +55,8 @@ class Emulator:
         switch: KillSwitch,
         *,
         bell: str = "",
+        memories: Sequence[Memory] = (),
+        confinement: Confinement,
     ) -> None:
         """Start QEMU and wait until it takes commands.
 
@@ -58,6 +64,8 @@ class Emulator:
             build: Makes QEMU's command.
             switch: Kills QEMU when it is pulled.
             bell: Name of a QMP event by which this guest says what it has to say, and which is not its end therefore.
+            memories: What QEMU's command refers to, beside what `Wiring` does.
+            confinement: What QEMU may do.
 
         Raises:
             HostError: QEMU cannot run here, or not with this command; says why.
@@ -75,7 +83,7 @@ class Emulator:
         self._watcher: Callable[[GuestDied], None] | None = None
         self._expected = False
         self._owned = ExitStack()
-        self._process, channel = _start(berth, build)
+        self._process, channel = _start(berth, build, memories, confinement)
         self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost)
         self._owned.callback(self._process.join)
         self._owned.callback(self._monitor.close)
@@ -273,28 +281,34 @@ class Emulator:
             watcher(death)
 
 
-def _start(berth: Berth, build: Callable[[Wiring], list[str]]) -> tuple[Process, socket.socket]:
+def _start(
+    berth: Berth, build: Callable[[Wiring], list[str]], memories: Sequence[Memory], confinement: Confinement
+) -> tuple[Process, socket.socket]:
     """A new QEMU, and the socket on which it speaks QMP."""
-    with ExitStack() as half_built:
-        ours, theirs = socket.socketpair()
+    with ExitStack() as half_built, ExitStack() as theirs:
+        ours, channel = socket.socketpair()
         half_built.callback(ours.close)
-        with theirs:
-            wiring = Wiring(
-                name=berth.name,
-                qmp_fd=theirs.fileno(),
-                console_log=berth.console_log,
-                ssh_port=berth.ssh_port,
-                mailbox=None if berth.mailbox is None else berth.mailbox.path,
+        theirs.callback(channel.close)
+        console_fd = open_log(berth.console_log)
+        theirs.callback(os.close, console_fd)
+        wiring = Wiring(
+            name=berth.name,
+            qmp_fd=channel.fileno(),
+            console_log=berth.console_log,
+            console_fd=console_fd,
+            ssh_port=berth.ssh_port,
+            mailbox=None if berth.mailbox is None else berth.mailbox.path,
+        )
+        shared = [*memories, *([] if berth.mailbox is None else [berth.mailbox])]
+        process = LAUNCHER.start_qemu(
+            Launch(
+                command=tuple(build(wiring)),
+                pass_fds=(wiring.qmp_fd, console_fd, *(memory.fd for memory in shared)),
+                stderr_path=berth.stderr_log,
+                cpu=berth.cpu,
+                confinement=confinement,
             )
-            inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
-            process = LAUNCHER.start(
-                Launch(
-                    command=tuple(build(wiring)),
-                    pass_fds=tuple(inherited),
-                    stderr_path=berth.stderr_log,
-                    cpu=berth.cpu,
-                )
-            )
+        )
         half_built.pop_all()
     return process, ours
 

@@ -23,7 +23,7 @@ from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary
-from runner.qemu.shared_memory import MailboxMemory
+from runner.qemu.shared_memory import MailboxMemory, Memory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
@@ -242,10 +242,11 @@ class QemuHost(AbstractHost):
     def _make_snapshot(self, hardware: Hardware, deadline: Deadline, snapshot: Snapshot) -> None:
         bound = self._boot_deadline(deadline)
         with ExitStack() as booted:
-            memory = booted.enter_context(self._new_memory()) if self._has_mailbox else None
-            berth = Berth(name=self._name, folder=self._folder, mailbox=memory, log_prefix="snapshot-")
-            start = self._kernel(ram=snapshot.ram)
-            save(booted.enter_context(boot(berth, hardware, start, bound, self._switch)), snapshot, bound)
+            mailbox = booted.enter_context(self._new_memory()) if self._has_mailbox else None
+            ram = booted.enter_context(Memory(f"{self._name}-ram", self._spec.memory_mib << 20))
+            berth = Berth(name=self._name, folder=self._folder, mailbox=mailbox, log_prefix="snapshot-")
+            emulator = boot(berth, hardware, self._kernel(), bound, self._switch, ram=ram)
+            save(booted.enter_context(emulator), ram, snapshot, bound)
 
     @property
     def _has_mailbox(self) -> bool:
@@ -263,8 +264,8 @@ class QemuHost(AbstractHost):
             name=self._name, folder=self._folder, ssh_port=self._ssh_port(), mailbox=self._memory, cpu=cpu
         )
 
-    def _kernel(self, ram: Path | None = None) -> KernelBoot:
-        return KernelBoot(self._image.kernel, self._image.initrd, ram=ram)
+    def _kernel(self) -> KernelBoot:
+        return KernelBoot(self._image.kernel, self._image.initrd)
 
     def _boot_deadline(self, deadline: Deadline) -> Deadline:
         return deadline.at_most(self._spec.boot_timeout_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -18,12 +17,12 @@ from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import boot
 from runner.qemu.command import Hardware, KernelBoot, Wiring
+from runner.qemu.confinement import KVM_DEVICE, can_open, for_qemu, qemu_account
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.specs import Accelerator, Clock, QemuSpec
 
-_KVM_DEVICE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Under working KVM the guest is up in two or three seconds; one that is not up by then is of no use.
@@ -108,7 +107,7 @@ def probe_qemu(binary: Path, deadline: Deadline) -> QemuAbilities:
                     *options,
                 ]
 
-            return Emulator(berth, build, deadline, switch)
+            return Emulator(berth, build, deadline, switch, confinement=for_qemu())
 
         with bare() as emulator:
             known = {row["capability"] for row in emulator.execute("query-migrate-capabilities")}
@@ -137,8 +136,10 @@ def choose_acceleration(
         return Acceleration(
             Accelerator.TCG, f"KVM runs {arch.name} guests on {arch.kvm_host_machine} hosts only"
         )
-    if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
-        return Acceleration(Accelerator.TCG, f"{_KVM_DEVICE} is missing or may not be opened")
+    account = qemu_account()
+    if not can_open(KVM_DEVICE, account):
+        whose = "" if account is None else f" by {account.name}, as whom QEMU runs"
+        return Acceleration(Accelerator.TCG, f"{KVM_DEVICE} is missing or may not be opened{whose}")
     binary = find_binary(spec)
     memo = cache_root() / "probes" / f"{_kvm_key(binary, image)}.json"
     try:
