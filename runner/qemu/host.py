@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UsageError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
@@ -120,7 +121,7 @@ class QemuHost(AbstractHost):
         began_s = time.monotonic()
         try:
             self._switch.check()
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
             emulator, kind, accel = self._bring_up(deadline)
             self._emulator = self._owned.enter_context(emulator)
             self._owned.callback(write_link(self._folder, _console_pty(emulator), emulator.pid))

@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.durable import replace_text
 from runner.errors import BootFailed, HostError
+from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import boot
@@ -147,7 +148,7 @@ def choose_acceleration(
     except (OSError, ValueError, KeyError):
         hardware = Hardware(binary=binary, spec=replace(spec, vcpus=1), arch=arch, accel=Accelerator.KVM)
         found = _try_kvm(hardware, image, deadline.at_most(_KVM_BOOT_S), switch)
-    memo.parent.mkdir(parents=True, exist_ok=True)
+    make_private(memo.parent)
     replace_text(memo, json.dumps({"accel": found.accel.value, "reason": found.reason}) + "\n")
     return found
 
