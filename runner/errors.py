@@ -24,6 +24,8 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
+from runner.printable import printable_lines
+
 
 class Fault(StrEnum):
     """Whose doing a failed attempt is, as far as can be told; each kind is retried within bounds of its own."""
@@ -56,11 +58,12 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
+        # A guest's own words may be in it, which must not speak to the terminal that shows them.
+        self.what = printable_lines(what)
+        super().__init__(self.what)
         self.next_step = next_step
-        self.where = where
-        self.evidence = evidence
+        self.where = printable_lines(where)
+        self.evidence = printable_lines(evidence)
         self.log_path = log_path
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors deadline units durable private exit_codes",
+    "errors deadline units durable printable private exit_codes",
     "model model.task model.taskset fleet specs paths control",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
@@ -26,10 +26,10 @@ RANKS = (
     "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
-    " qemu.stem sessions sessions.base"
+    " qemu.stem sessions sessions.base sessions.bounded_socket"
     " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
     " parquet taskset_queue queue control_watcher status signals",
-    "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
+    "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_login monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring machine",
     "kinds",
@@ -43,8 +43,8 @@ RANK = {
 
 #: Libraries, and the only modules that may know them. Everything else comes through these.
 HOMES = {
-    "fabric": {"runner.sessions.ssh"},
-    "paramiko": {"runner.sessions.ssh"},
+    "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_login"},
+    "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_login"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {"runner.config", "runner.config_schemas", "runner.cli"},
     "omegaconf": {"runner.config", "runner.config_schemas", "runner.cli"},
@@ -69,7 +69,7 @@ LONG = {
     "runner.machine": "the life of a host is one story",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
-    "runner.sessions.ssh": "the one home of Fabric and paramiko",
+    "runner.sessions.ssh": "the home of Fabric and paramiko",
 }
 FUNCTION_LINES = 50
 #: Quantities whose unit must be part of the name.

@@ -8,7 +8,6 @@ import socket
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from threading import Condition
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +15,7 @@ from typing import Any, Self
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, HostError, SessionLost
 from runner.qemu.berth import Berth
-from runner.qemu.bounded_log import open_log
+from runner.qemu.bounded_log import make_room, open_log, size_bytes
 from runner.qemu.command import Wiring
 from runner.qemu.confinement import Confinement
 from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
@@ -31,6 +30,9 @@ _ANSWER_S = 10.0
 
 # Ending a healthy QEMU by SIGKILL takes 3 ms (measured).
 _SIGKILL_S = 10.0
+
+# A command and the bell that follows it make a handful of events. A guest can ring thousands of times a second.
+_EVENTS_UNASKED_MAX = 1000
 
 # QEMU closes its monitor an instant before its process ends.
 _LOST_BEFORE_EXIT_S = 1.0
@@ -76,13 +78,15 @@ class Emulator:
         self._log = berth.log
         self._switch = switch
         self._fatal = FATAL_EVENTS - {bell}
-        self._console_start_byte = _size_bytes(berth.console_log)
         self._changed = Condition()
-        self._events: deque[tuple[str, Mapping[str, object]]] = deque()
+        self._events: deque[tuple[str, Mapping[str, object]]] = deque(maxlen=_EVENTS_UNASKED_MAX)
+        self._n_unasked = 0
         self._death: GuestDied | None = None
         self._watcher: Callable[[GuestDied], None] | None = None
         self._expected = False
         self._owned = ExitStack()
+        make_room(berth.console_log)
+        self._console_start_byte = size_bytes(berth.console_log)
         self._process, channel = _start(berth, build, memories, confinement)
         self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost)
         self._owned.callback(self._process.join)
@@ -124,6 +128,7 @@ class Emulator:
             ProtocolError: QEMU refused the command.
             MachineKilled: the switch was pulled.
         """
+        self._n_unasked = 0
         try:
             return self._monitor.execute(command, Deadline.after(_ANSWER_S), **arguments)
         except SessionLost as exc:
@@ -135,6 +140,7 @@ class Emulator:
         Raises:
             As `execute`.
         """
+        self._n_unasked = 0
         try:
             self._monitor.execute_all(commands, Deadline.after(_ANSWER_S))
         except SessionLost as exc:
@@ -176,8 +182,9 @@ class Emulator:
                 self._switch.check()
                 if self._death is not None:
                     raise self._death
-                if not self._changed.wait(deadline.remaining_s) and deadline.passed:
+                if deadline.passed:  # also for a guest that keeps saying something else
                     return None
+                self._changed.wait(deadline.remaining_s)
 
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:
         """Have `on_death` called once when QEMU or the guest ends unasked; at once if that has happened."""
@@ -255,6 +262,12 @@ class Emulator:
             self._changed.notify_all()
         if name in self._fatal:
             self._die(describe_event(name, data))
+        self._n_unasked += 1
+        if self._n_unasked > _EVENTS_UNASKED_MAX:
+            self._die(
+                f"the guest raised {_EVENTS_UNASKED_MAX} events in a row ({name}) that nobody had asked for"
+            )
+            self._process.signal(signal.SIGKILL)
 
     def _on_lost(self) -> None:
         """Runs on the monitor's thread as soon as QEMU ends, and after every event, which may say more of its end."""
@@ -311,10 +324,3 @@ def _start(
         )
         half_built.pop_all()
     return process, ours
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.printable import printable
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -30,10 +32,6 @@ _MEMORY = Explanation(
     "there is not enough memory for it",
     "lower machines.qemu.memory_mib or machines.count, or free some memory",
 )
-_DISK = Explanation(
-    "there is no space left for its RAM file",
-    "free some space, or point RTFLEET_CACHE to a folder that has it",
-)
 _IMAGE = Explanation(
     "the guest image cannot be read",
     "build it again: python -m host_setup image",
@@ -42,8 +40,8 @@ _IMAGE = Explanation(
 # First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c).
 _SIGNS = (
     (re.compile(r"could not set up host forwarding rule", re.I), _PORT),
-    (re.compile(r"no space left on device", re.I), _DISK),
-    (re.compile(r"cannot allocate memory|cannot set up guest memory|unable to map backing store|file too large", re.I), _MEMORY),
+    (re.compile(r"cannot allocate memory|no space left on device|unable to map backing store|file too large", re.I), _MEMORY),
+    (re.compile(r"cannot set up guest memory", re.I), _MEMORY),
     (re.compile(r"could not (load|open|read) (the )?(kernel|initrd|initial ram disk|linux)|error reading initrd", re.I), _IMAGE),
 )  # fmt: skip
 
@@ -64,8 +62,8 @@ def explain(stderr: str, returncode: int) -> Explanation:
         if sign.search(stderr):
             return explanation
     if returncode == -signal.SIGBUS:
-        # The kernel's answer to a write into a mapped file for which the disk has no block left.
-        return _DISK
+        # The kernel's answer to a write into shared memory for which there is no page left.
+        return _MEMORY
     return _UNKNOWN
 
 
@@ -125,12 +123,7 @@ def tail(path: Path, *, n_lines: int, start_byte: int = 0) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [printable for line in text.splitlines() if (printable := _printable(line))]
+    lines = [shown for line in text.splitlines() if (shown := printable(line).rstrip())]
     straws = [number for number, line in enumerate(lines) if _LAST_STRAW.search(line)]
     start = straws[-1] if straws else max(0, len(lines) - n_lines)
     return "\n".join(lines[start : start + n_lines])
-
-
-def _printable(line: str) -> str:
-    """The line without what would move the cursor of the terminal that shows it."""
-    return "".join(char if char.isprintable() else " " for char in line).rstrip()

@@ -207,8 +207,8 @@ class QemuHost(AbstractHost):
         # A KVM guest carries features of the host's CPU along, and boots quickly anyway.
         if self._spec.snapshot and accel is Accelerator.TCG:
             return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
-        berth = self._berth()
-        emulator = boot(berth, hardware, self._kernel(), self._boot_deadline(deadline), self._switch)
+        berth, bound = self._berth(), deadline.at_most(self._spec.boot_timeout_s)
+        emulator = boot(berth, hardware, self._kernel(), bound, self._switch)
         return emulator, BootKind.COLD, accel
 
     def _start_from_snapshot(self, hardware: Hardware, deadline: Deadline) -> Emulator:
@@ -241,7 +241,7 @@ class QemuHost(AbstractHost):
         )
 
     def _make_snapshot(self, hardware: Hardware, deadline: Deadline, snapshot: Snapshot) -> None:
-        bound = self._boot_deadline(deadline)
+        bound = deadline.at_most(self._spec.boot_timeout_s)
         with ExitStack() as booted:
             mailbox = booted.enter_context(self._new_memory()) if self._has_mailbox else None
             ram = booted.enter_context(Memory(f"{self._name}-ram", self._spec.memory_mib << 20))
@@ -267,9 +267,6 @@ class QemuHost(AbstractHost):
 
     def _kernel(self) -> KernelBoot:
         return KernelBoot(self._image.kernel, self._image.initrd)
-
-    def _boot_deadline(self, deadline: Deadline) -> Deadline:
-        return deadline.at_most(self._spec.boot_timeout_s)
 
     def _ssh_port(self) -> int | None:
         """The port to ask QEMU for; 0 for a free one. None: a guest that has a mailbox needs none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import socket
 import struct
@@ -21,7 +20,6 @@ from runner.deadline import Deadline
 from runner.decoder import Decoder
 from runner.disturbance import ClockPair
 from runner.errors import (
-    HostError,
     InfrastructureError,
     ProtocolError,
     RunnerError,
@@ -30,9 +28,11 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import EndEvent, Event
-from runner.hosts import AbstractHost, SshCredentials
+from runner.hosts import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
+from runner.sessions.bounded_socket import BoundedSocket
+from runner.sessions.ssh_login import ssh_connection
 
 TASK_LOADER = "exec taskloader serve"
 UPLOAD_FOLDER = "/run/workloads"
@@ -73,9 +73,10 @@ class SshSession(AbstractSession):
     def __init__(self, host: AbstractHost, *, command: str = TASK_LOADER) -> None:
         self._host = host
         self._command = command
-        self._socket: socket.socket | None = None
+        self._socket: BoundedSocket | None = None
         self._connection: fabric.Connection | None = None
         self._channel: paramiko.Channel | None = None
+        self._channels: list[paramiko.Channel] = []
         self._lines: Iterator[str] = iter(())
         self._deadline = Deadline.after(0.0)
         self._decoder: Decoder | None = None
@@ -101,14 +102,15 @@ class SshSession(AbstractSession):
             raise self._misused("the session was opened before", "make a new session")
         with self._bounded("opening the session", deadline):
             address, credentials = self._host.ssh_address, self._host.credentials
-            self._socket = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
+            connected = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
+            self._socket = BoundedSocket(connected)
             # Requests are small and waited for: nothing is gained by collecting them.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection = _connection(address, credentials, self._socket, deadline)
+            self._connection = ssh_connection(address, credentials, self._socket, deadline)
             if self._reason is not None:  # an abort that found no socket to shut
                 raise self._reason
             self._connection.open()
-            self._channel = self._connection.create_session()
+            self._channel = self._new_channel(self._connection)
             self._channel.exec_command(self._command)
             self._lines = wire.lines_of(self._chunks())
             message = wire.decode(self._line(deadline))
@@ -272,7 +274,7 @@ class SshSession(AbstractSession):
 
     def _upload(self, content: bytes, remote: str) -> None:
         assert self._connection is not None  # noqa: S101 - `start` has asked for the channel
-        channel = self._connection.create_session()
+        channel = self._new_channel(self._connection)
         try:
             part = f"{remote}.part"
             # Names are ours (hex digits): nothing of the user's reaches the shell.
@@ -294,6 +296,17 @@ class SshSession(AbstractSession):
                 raise SessionLost(f"{self._host.name}: the connection broke while an executable was uploaded")
         finally:
             channel.close()
+            self._channels.remove(channel)
+
+    def _new_channel(self, connection: fabric.Connection) -> paramiko.Channel:
+        channel: paramiko.Channel = connection.create_session()
+        self._channels.append(channel)
+        if self._socket is not None:
+            self._socket.unread_bytes = self._unread_bytes
+        return channel
+
+    def _unread_bytes(self) -> int:
+        return sum(len(one.in_buffer) + len(one.in_stderr_buffer) for one in self._channels)
 
     @contextmanager
     def _bounded(self, doing: str, deadline: Deadline) -> Iterator[None]:
@@ -343,44 +356,3 @@ def translate(exc: BaseException, doing: str) -> InfrastructureError:
     if isinstance(exc, TimeoutError):
         return SessionLost(f"{doing}: no answer in time")
     return SessionLost(f"{doing}: {type(exc).__name__}: {exc}")
-
-
-def _connection(
-    address: tuple[str, int], credentials: SshCredentials, connected: socket.socket, deadline: Deadline
-) -> fabric.Connection:
-    """A connection that is still to be opened, over a socket that is already."""
-    budget_s = deadline.remaining_s
-    host, port = address
-    try:
-        key = paramiko.Ed25519Key.from_private_key_file(str(credentials.client_key))
-        name, blob = credentials.host_key.split()[:2]
-        host_key = paramiko.PKey.from_type_string(name, base64.b64decode(blob, validate=True))
-    except (OSError, ValueError, paramiko.SSHException) as exc:
-        raise HostError(
-            f"the image's keys cannot be used: {exc}",
-            where=str(credentials.client_key.parent),
-            next_step="build the image again: python -m host_setup image",
-        ) from exc
-    connection = fabric.Connection(
-        host,
-        user=credentials.user,
-        port=port,
-        # Lazy: what the user's own files say about SSH and Fabric has no say here.
-        config=fabric.Config(overrides={"load_ssh_configs": False}, lazy=True),
-        connect_kwargs={
-            "sock": connected,
-            "pkey": key,
-            "allow_agent": False,
-            "look_for_keys": False,
-            # Fabric would cut `connect_timeout` to whole seconds.
-            "timeout": budget_s,
-            "banner_timeout": budget_s,
-            "auth_timeout": budget_s,
-            "channel_timeout": budget_s,
-        },
-    )
-    # Fabric accepts any host by default; ours must show the one key that its image holds.
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    entry = host if port == 22 else f"[{host}]:{port}"
-    connection.client.get_host_keys().add(entry, name, host_key)
-    return connection
