@@ -1,4 +1,4 @@
-"""Folders that are the user's alone, whatever the umask says."""
+"""Folders and files that are the user's alone, whatever the umask says."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def make_private(folder: Path) -> None:
     status = folder.stat()
     if status.st_mode & _OTHERS:
         os.chmod(folder, stat.S_IMODE(status.st_mode) & ~_OTHERS)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file, or replace the content of one that is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)

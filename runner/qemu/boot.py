@@ -13,6 +13,7 @@ from types import MappingProxyType
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, ProtocolError
 from runner.mailbox import NoReply, read_hello
+from runner.private import write_private
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
 from runner.qemu.confinement import for_qemu
@@ -117,7 +118,7 @@ def save(emulator: Emulator, ram: Memory, snapshot: Snapshot, deadline: Deadline
     """
     with _deaths_as_boot_failures(next_step=_WITHOUT_SNAPSHOT):
         if emulator.berth.mailbox is not None:
-            snapshot.mailbox.write_bytes(emulator.berth.mailbox.content())
+            write_private(snapshot.mailbox, emulator.berth.mailbox.content())
         fd = os.open(snapshot.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             emulator.execute_all(

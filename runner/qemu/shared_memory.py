@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -39,7 +40,7 @@ class Memory:
         Raises:
             HostShortage: there is no memory, or no file descriptor, for it.
         """
-        with _shortage(name):
+        try:
             self.fd = os.memfd_create(f"rtfleet-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.ftruncate(self.fd, size_bytes)
@@ -47,6 +48,8 @@ class Memory:
             except BaseException:
                 os.close(self.fd)
                 raise
+        except OSError as exc:
+            raise _shortage(name, exc) from exc
 
     @property
     def path(self) -> Path:
@@ -92,12 +95,11 @@ class MailboxMemory(Memory):
             HostShortage: as of `Memory`.
         """
         super().__init__(name, size_bytes)
-        with _shortage(name):
-            try:
-                self.region = mmap.mmap(self.fd, size_bytes)
-            except BaseException:
-                super().close()
-                raise
+        try:
+            self.region = mmap.mmap(self.fd, size_bytes)
+        except OSError as exc:
+            super().close()
+            raise _shortage(name, exc) from exc
 
     def content(self) -> bytes:
         """What a guest that was just booted has written: at the beginning, and less than a MiB."""
@@ -127,8 +129,10 @@ class SealedCopy(Memory):
             try:
                 _copy(file, self.fd)
                 fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _FIXED_CONTENT)
-            except BaseException:
+            except BaseException as exc:
                 self.close()
+                if isinstance(exc, OSError) and exc.errno in (errno.ENOMEM, errno.ENOSPC):
+                    raise _shortage(path.name, exc) from exc
                 raise
         finally:
             os.close(file)
@@ -204,12 +208,8 @@ def _copy(source: int, target: int) -> None:
             at += n_bytes
 
 
-@contextmanager
-def _shortage(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise HostShortage(
-            f"{name}: no memory that could be shared with it: {exc}",
-            next_step="lower machines.qemu.mailbox_mib, machines.qemu.memory_mib or machines.count, or free some memory",
-        ) from exc
+def _shortage(name: str, exc: OSError) -> HostShortage:
+    return HostShortage(
+        f"{name}: no memory for what is shared with QEMU: {exc}",
+        next_step="lower machines.qemu.mailbox_mib, machines.qemu.memory_mib or machines.count, or free some memory",
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, HostError
-from runner.private import make_private
+from runner.private import make_private, write_private
 from runner.qemu.killswitch import KillSwitch
 
 #: Layout of a snapshot's folder; another number makes new snapshots.
@@ -77,8 +77,8 @@ class Snapshot:
         Raises:
             OSError: they cannot be written.
         """
-        self.mailbox.touch()
-        self.seal.write_text(json.dumps(self._describe()) + "\n", encoding="utf-8")
+        self.mailbox.touch(mode=0o600)
+        write_private(self.seal, f"{json.dumps(self._describe())}\n".encode())
         for path in (self.ram, self.state, self.mailbox, self.seal):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
