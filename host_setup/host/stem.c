@@ -255,10 +255,10 @@ static void confine(void)
         must(setgroups(request.group >= 0, &group) == 0, "leaving the groups");
         must(setresgid(gid, gid, gid) == 0, "changing the group");
         must(setresuid(uid, uid, uid) == 0, "changing the user");
+        /* That user's other processes, which emulate other guests, may not look into it. */
+        must(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0, "becoming opaque");
     }
     must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "giving up new rights");
-    /* Others of the same user, as are the emulators of other guests, may not look into it. */
-    must(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0, "becoming opaque");
 }
 
 /* Die with the stem; the kernel forgets that when the user changes. */
