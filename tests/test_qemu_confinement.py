@@ -86,6 +86,13 @@ def test_bounds_are_those_that_were_given(starter):
     assert found["Max open files"] == ("40", "40")
 
 
+def test_of_the_signals_only_that_of_a_full_file_is_ignored(starter):
+    # /proc/PID/status has a mask: signal n is bit n - 1.
+    found = re.search(r"^SigIgn:\s*(\w+)$", said(starter, "cat /proc/self/status"), re.M)
+    assert found is not None
+    assert int(found[1], 16) == 1 << (signal.SIGXFSZ - 1)
+
+
 def test_a_log_that_is_full_is_an_error_to_its_writer_and_not_his_end(starter):
     text = said(
         starter, "yes | head -c 100000; echo more; kill -0 $$ && exit 3", Confinement(file_bytes=5000)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import sys
+
+# asm/signal.h, of all that Linux runs on but MIPS. The module `signal` takes as long to import as all the rest.
+_SIGKILL, _SIGPIPE, _SIG_DFL = 9, 13, 0
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -35,16 +37,16 @@ def become(parent: int, confinement: str, command: list[str]) -> None:
     _limit(resource.RLIMIT_NOFILE, n_open)
     _limit(resource.RLIMIT_FSIZE, file_bytes)
     _limit(resource.RLIMIT_DATA, memory_bytes)
-    # Python ignores these two. Writing too much shall be an error, not the end; of the other, programs expect the default.
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python ignores SIGXFSZ, and so shall the program: writing too much is an error, not the end. SIGPIPE it expects as ever.
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.signal(_SIGPIPE, ctypes.c_void_p(_SIG_DFL))
     if uid >= 0:
         os.setgroups([group] if group >= 0 else [])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     # Last: the kernel forgets it when the user changes.
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(libc, _PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:  # it died before that was in force
         os._exit(_EXIT_CANNOT)
     try:
@@ -61,8 +63,7 @@ def _limit(what: int, most: int) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
     if libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 

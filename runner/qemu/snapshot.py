@@ -42,7 +42,7 @@ class Snapshot:
 
     @property
     def ram(self) -> Path:
-        """The guest's RAM, mapped copy-on-write by every guest that starts from here."""
+        """The guest's RAM, of which each runner has a copy that its guests map copy-on-write."""
         return self.folder / "ram"
 
     @property
@@ -161,7 +161,7 @@ class SnapshotStore:
         _remove(snapshot.folder)
         partial = Snapshot(self._root / f"{snapshot.folder.name}.partial")
         _remove(partial.folder)
-        # Found now, it is a message; found by QEMU, it is a SIGBUS.
+        # Found now, it costs nobody the time of a boot.
         free_bytes = shutil.disk_usage(self._root).free
         if free_bytes < memory_bytes + _SPARE_BYTES:
             raise HostShortage(
