@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
-from runner.taskset_queue import Job, Lease, TaskSetQueue
+from runner.lease import Job, Lease
+from runner.specs import MachinePolicy
+from runner.taskset_queue import TaskSetQueue
 
 __all__ = ["Job", "JobQueue", "Lease", "TaskSetQueue"]
 
@@ -61,8 +63,14 @@ class JobQueue:
                     lease = self._next()
                     if lease is not None or self.drained:
                         return lease
-                self._changed.wait()
+                self._changed.wait(None if self._held else self._pause_s())
             return None
+
+    def _pause_s(self) -> float | None:
+        """Seconds until what waits for this computer to recover may be tried again; None if nothing does."""
+        return min(
+            (pause_s for queue in self._queues if (pause_s := queue.pause_s) is not None), default=None
+        )
 
     def _next(self) -> Lease | None:
         for queue in self._queues:
@@ -116,6 +124,17 @@ class JobQueue:
     def n_running(self) -> int:
         """Measurements leased now."""
         return sum(queue.n_running for queue in self._queues)
+
+
+def queue_of(job: Job, policy: MachinePolicy, *, repeat: int) -> TaskSetQueue:
+    """The job's own queue, as patient as machines are."""
+    return TaskSetQueue(
+        job,
+        max_tries=policy.max_tries,
+        max_guest_tries=policy.max_guest_tries,
+        max_host_tries=policy.max_host_tries,
+        repeat=repeat,
+    )
 
 
 def _sum_known(counts: Iterable[int | None]) -> int | None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from runner.errors import HostError, UsageError
 from runner.fleet import FleetState
+from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import Call, MonitorChannel
 from runner.monitors.listener import Desk, Listener, MonitorThread
@@ -136,6 +137,13 @@ class MonitorDispatcher:
             for one in self._listeners:
                 if one.overrides("__fleet_change__"):
                     one.tell_fleet(state)
+
+    def publish_incident(self, incident: Incident) -> None:
+        """Tell every open monitor of a fault that belongs to no job."""
+        with self._lock:
+            listeners = tuple(one for one in self._listeners if one.overrides("__incident__"))
+        if listeners:
+            self._put(("__incident__", listeners, (incident,)))
 
     def relent(self, relents: bool) -> None:
         """Whether publishing waits for no room: while nothing new begins, what is still to come is bounded by itself."""

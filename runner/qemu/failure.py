@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.errors import Fault
+from runner.log_lines import clean
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -100,6 +103,34 @@ def describe_event(name: str, data: Mapping[str, object]) -> str:
             return f"QEMU reported {name} ({reason or 'no reason given'})"
 
 
+# Sent by somebody, be it the kernel that is out of memory; SIGBUS is its answer where a mapped file finds no room.
+_FROM_OUTSIDE = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGXCPU,
+        signal.SIGBUS,
+    }
+)
+
+
+def fault_of_event(name: str, data: Mapping[str, object]) -> Fault:
+    """Whose doing a fatal QMP event is, if it comes while a task set runs."""
+    if data.get("reason") == "host-signal":
+        return Fault.HOST
+    if name == "INTERNAL_ERROR" or data.get("reason") == "host-qmp-quit":
+        return Fault.GUEST
+    return Fault.TASKSET
+
+
+def fault_of_exit(returncode: int) -> Fault:
+    """Whose doing the end of QEMU's process is: a crash is QEMU's own."""
+    return Fault.HOST if -returncode in _FROM_OUTSIDE else Fault.GUEST
+
+
 def describe_exit(returncode: int) -> str:
     """The end of QEMU's process as half a sentence."""
     if returncode >= 0:
@@ -130,12 +161,7 @@ def tail(path: Path, *, n_lines: int, start_byte: int = 0) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [printable for line in text.splitlines() if (printable := _printable(line))]
+    lines = [printable for line in text.splitlines() if (printable := clean(line))]
     straws = [number for number, line in enumerate(lines) if _LAST_STRAW.search(line)]
     start = straws[-1] if straws else max(0, len(lines) - n_lines)
     return "\n".join(lines[start : start + n_lines])
-
-
-def _printable(line: str) -> str:
-    """The line without what would move the cursor of the terminal that shows it."""
-    return "".join(char if char.isprintable() else " " for char in line).rstrip()
