@@ -166,6 +166,9 @@ class _Run:
             try:
                 self._distributor.wait()
                 final = self._distributor.get_distributor_state()
+                if progress is not None:
+                    # Nobody measures any more. Whoever reads the data set keeps it from becoming one plain file at its end.
+                    progress.close()
                 self._distributor.close()
                 # What a monitor could not write at the very end counts, too.
                 self._distributor.wait(timeout_s=0)
