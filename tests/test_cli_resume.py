@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -468,7 +469,7 @@ def test_interrupt_in_the_first_second_ends_with_a_line(tmp_path, number):
         folder = tmp_path / f"{delay_s}"
         folder.mkdir()
         with started_cli(folder, *SLOW) as process:
-            assert eventually(lambda process=process: listens(process), within_s=PATIENCE_S)
+            assert eventually(partial(listens, process), within_s=PATIENCE_S)
             time.sleep(delay_s)
             process.send_signal(number)
             _, stderr = process.communicate(timeout=PATIENCE_S)

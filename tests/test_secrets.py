@@ -62,6 +62,8 @@ def test_masking_twice_is_masking_once(text: str) -> None:
         "password: ${oc.env:PW}",
         "password=${oc.env:${name}_PW}",
         "password: null",
+        "{password:${oc.env:PW},x:1}",
+        "[mysql://u:${oc.env:PW}@h,me@home]",
         "password_file=/etc/pw",
         "max_tokens=5",
         "task sets: 5/5, 5 done, 0 bad",
