@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
 from runner.specs import MachinePolicy, QemuSpec, Reset
 
@@ -100,7 +101,12 @@ class PolicyConf:
     """How patient machines are; see `runner.specs.MachinePolicy`."""
 
     max_tries: int = MachinePolicy.max_tries
-    max_start_failures: int = MachinePolicy.max_start_failures
+    max_guest_tries: int = MachinePolicy.max_guest_tries
+    max_host_tries: int = MachinePolicy.max_host_tries
+    max_failures: int = MachinePolicy.max_failures
+    aside_s: float = MachinePolicy.aside_s
+    aside_max_s: float = MachinePolicy.aside_max_s
+    max_asides: int = MachinePolicy.max_asides
     start_timeout_s: float = MachinePolicy.start_timeout_s
     request_timeout_s: float = MachinePolicy.request_timeout_s
     taskset_timeout_s: float = MachinePolicy.taskset_timeout_s
@@ -120,6 +126,14 @@ class DisturbanceConf:
 
 
 @dataclass
+class AdmissionConf:
+    """What the run leaves to others; below that fewer machines run, or none is given a task set; see `runner.admission`."""
+
+    memory_reserve_mib: int = Reserves.memory_mib
+    disk_reserve_mib: int = Reserves.disk_mib
+
+
+@dataclass
 class MachinesConf:
     """The fleet: how many machines, and what they are made of.
 
@@ -132,6 +146,7 @@ class MachinesConf:
         reset: `taskset` or `machine`: when a guest goes back to its booted snapshot.
         policy: How patient they are.
         disturbance: For `clock: host`: limits beyond which a measurement is repeated.
+        admission: Memory and disk that the run leaves to others.
     """
 
     count: int = 1
@@ -144,6 +159,7 @@ class MachinesConf:
     qemu: QemuConf = field(default_factory=QemuConf)
     policy: PolicyConf = field(default_factory=PolicyConf)
     disturbance: DisturbanceConf = field(default_factory=DisturbanceConf)
+    admission: AdmissionConf = field(default_factory=AdmissionConf)
 
 
 @dataclass

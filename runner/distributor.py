@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runner.admission import Reserves
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
+from runner.evidence import EvidenceStore
 from runner.fleet import FleetState, RunState
+from runner.gate import Gate
+from runner.incidents import Incident
 from runner.kinds import qemu_by_mailbox
 from runner.lease import Job
 from runner.machine import Machine
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
+from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
 from runner.progress import Progress
+from runner.quarantine import Standing
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
+from runner.roster import Roster
+from runner.shortage import as_shortage
 from runner.station import MachineKind
 from runner.taskset_queue import TaskSetQueue
 
@@ -39,12 +48,13 @@ class Distributor:
             distributor.wait()
 
     Machines are started when there is work, up to `max_machine`, and end when there is none. A machine that is to close
-    finishes its task set first; only `kill_all_machines` does not wait.
+    finishes its task set first; only `kill_all_machines` does not wait. One that fails again and again is put aside for a while.
+    What this computer is short of leads to fewer machines, or holds the queue until there is more of it (see `Gate`).
 
     Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
     dies. After `close()` no machine, guest or thread of the fleet is left.
-    Threads: every method may be called from any thread. The monitors' thread lives until `close()`: call it, or use `with`,
-    otherwise the interpreter waits for it at its end.
+    Threads: every method may be called from any thread. The monitors' threads live until `close()`: call it, or use `with`,
+    otherwise the interpreter waits for them at its end.
 
     Args:
         max_machine: How many machines at most, 0 … `machine_limit`.
@@ -53,10 +63,12 @@ class Distributor:
         repeat: How often each task set is measured.
         reuse: Where to look for results before they are measured; stays the caller's, and open until `close()` has returned.
         folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
+        reserves: What is left to everybody else on this computer.
         on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
 
     Raises:
         UsageError: when `max_machine` is out of range.
+        HostError: when this computer can never bear one such machine, or a port of the first ones is taken.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class Distributor:
         repeat: int = 1,
         reuse: EarlierRun | None = None,
         folder: Path | None = None,
+        reserves: Reserves | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
@@ -79,15 +92,19 @@ class Distributor:
         self._on_change = on_change
         self._queue = JobQueue()
         self._n_submissions = 0
-        self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
+        self._roster = Roster(machine_limit, self._kind.policy, self._new_machine)
+        self._gate = Gate(
+            self._kind.needs, reserves or Reserves(), self._paths.folder, self._roster, self._look
+        )
+        self._dispatcher = MonitorDispatcher(
+            on_failure=self._take_monitor_failure, on_trouble=self._gate.look_at_monitors
+        )
         self._changed = threading.Condition(threading.RLock())
-        self._machines: dict[str, Machine] = {}
+        self._evidence = EvidenceStore(self._paths.bad)
         self._state = RunState.RUN
-        self._leaving: list[Machine] = []
-        # Of machines that are not replaced, since the operator spoke last.
-        self._failures: list[Exception] = []
         self._error: Exception | None = None
         self._closed = False
+        self._gate.open(max_machine, self._dispatcher.troubles)
         self._dispatcher.__enter__()
 
     def _checked(self, n: int) -> int:
@@ -114,18 +131,17 @@ class Distributor:
             taskset: A task set, a generator of task sets, or anything else that has `variants()`.
             monitor: Who is told about them: one monitor or several.
             session_parameters: Handed to each machine's session before the first of these task sets.
-            progress: How far an earlier runner came with them, from the ledger that one of the monitors goes on with; stays the
-                caller's, and open until `close()` has returned.
+            progress: How far an earlier runner came with them, from the ledger that one of the monitors goes on with.
         """
         self._refuse_if_closed("add_job")
         monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)
-        # Without the lock: opening waits for the monitors' thread, which may want it to report a failure.
+        # Without the lock: opening waits for the monitors' threads, which may want it to report a failure.
         channel = self._dispatcher.channel(monitors)
         with self._changed:
             self._refuse_if_closed("add_job")
             self._n_submissions += 1
             job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
-            queue = TaskSetQueue(job, max_tries=self._kind.policy.max_tries, repeat=self._repeat)
+            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.bounds)
         channel.submission(queue.submission)
         with self._changed:
             self._refuse_if_closed("add_job")
@@ -160,11 +176,15 @@ class Distributor:
             return FleetState(
                 state=self._state,
                 desired_machines=self._max,
-                machines=tuple(machine.state for _, machine in sorted(self._machines.items())),
+                machines=self._roster.states,
+                recoveries=dict(self._roster.recoveries),
                 n_total=self._queue.n_total,
                 n_done=self._queue.n_done,
                 n_bad=self._queue.n_bad,
                 n_running=self._queue.n_running,
+                held=self._gate.held,
+                allowed_machines=self._gate.at_most(self._max),
+                shortage=self._gate.shortage,
             )
 
     def pause(self) -> None:
@@ -189,16 +209,14 @@ class Distributor:
             self._refuse_if_closed(method)
             if max_machine is not None:
                 self._max = self._checked(max_machine)
-                self._failures.clear()
+                self._gate.want(max_machine)
+                self._roster.pardon()
             if state is not None and state is not self._state:
                 _log.info("state: %s → %s", self._state.value, state.value)
             self._state = state or self._state
             if state is RunState.RUN:
-                self._failures.clear()
+                self._roster.pardon()
                 self._error = None
-                self._queue.release()
-            elif state is not None:
-                self._queue.hold()
             self._reconcile()
 
     @property
@@ -221,22 +239,26 @@ class Distributor:
         Raises:
             Exception: what made the fleet give up: `HostError` where this computer cannot run it, a bug otherwise.
         """
-        deadline = Deadline.after(timeout_s) if timeout_s is not None else None
+        deadline = Deadline.after(threading.TIMEOUT_MAX / 2 if timeout_s is None else timeout_s)
         with self._changed:
-            while not self._at_rest:
-                if deadline is not None and deadline.passed:
+            while not (self._at_rest and (self._ended_early or self._error or self._dispatcher.settled)):
+                if deadline.passed:
                     return False
-                self._changed.wait(deadline.remaining_s if deadline is not None else None)
+                # Nobody says when the last result is written; a full disk pauses the run up to then.
+                self._changed.wait((deadline.at_most(0.01) if self._at_rest else deadline).remaining_s)
             if self._error is not None:
                 raise self._error
             return True
 
     @property
+    def _ended_early(self) -> bool:
+        return self._closed or self._state in (RunState.DRAIN, RunState.KILL)
+
+    @property
     def _at_rest(self) -> bool:
-        if self._machines:
+        if self._roster.names:
             return False
-        ended = self._closed or self._state in (RunState.DRAIN, RunState.KILL)
-        return ended or self._error is not None or self._queue.drained
+        return self._ended_early or self._error is not None or self._queue.drained
 
     def close(self) -> None:
         """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
@@ -247,17 +269,18 @@ class Distributor:
         with self._changed:
             if self._closed:
                 return
-            if self._machines:
+            if self._roster.names:
                 self.kill_all_machines()
             self._closed = True
             self._changed.notify_all()
             deadline = Deadline.after(CLOSE_TIMEOUT_S)
-            while self._machines and not deadline.passed:
+            while self._roster.names and not deadline.passed:
                 self._changed.wait(deadline.remaining_s)
-            stuck = list(self._machines)
-            leaving = self._leaving
+            stuck = self._roster.names
+            leaving = self._roster.leaving
         for machine in leaving:  # they have nothing more to do than to return
             machine.join()
+        self._gate.close()
         self._dispatcher.close()
         if stuck:
             raise RunnerError(f"machines {', '.join(stuck)} did not end within {CLOSE_TIMEOUT_S:.0f} s")
@@ -279,11 +302,21 @@ class Distributor:
 
     def _reconcile(self) -> None:
         """Make the fleet what it should be now; called, with the lock held, whenever anything changed."""
+        held = self._state is not RunState.RUN or self._error is not None or bool(self._gate.held)
+        self._dispatcher.relent(held)
+        (self._queue.hold if held else self._queue.release)()
+        self._roster.recall()
         if self._state is RunState.KILL:
-            for machine in self._machines.values():
-                machine.kill()
+            self._roster.kill()
         else:
-            self._rescale(self._target())
+            with self._gate.starting():
+                self._roster.rescale(
+                    self._target(), allowed=0 if self._over else self._gate.at_most(self._max)
+                )
+        if not (self._over or self._state is RunState.KILL or self._queue.drained or self._gate.held):
+            hopeless = self._roster.despair(self._max)
+            if hopeless is not None:
+                self._give_up(hopeless)
         self._changed.notify_all()
         self._tell()
 
@@ -294,73 +327,63 @@ class Distributor:
     def _target(self) -> int:
         if self._over:
             return 0
-        n_failed = len(self._failures) + sum(one.error is not None for one in self._machines.values())
-        allowed = max(0, self._max - n_failed)
+        allowed = self._gate.at_most(max(0, self._max - self._roster.n_unfit))
         n_left = self._queue.n_left
         # A machine more than there are task sets would boot for nothing.
         return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
 
-    def _rescale(self, target: int) -> None:
-        staying = [name for name, machine in sorted(self._machines.items()) if not machine.closing]
-        allowed = 0 if self._over else self._max
-        for name in staying[allowed:]:
-            self._machines[name].close()
-        for name, machine in sorted(self._machines.items()):
-            if len(staying) >= target:
-                return
-            if machine.closing and machine.reopen():
-                staying.append(name)
-        while len(staying) < target and len(self._machines) < self._limit:
-            staying.append(self._start_machine())
-
-    def _start_machine(self) -> str:
-        name = next(n for n in (f"qemu{i}" for i in range(1, self._limit + 1)) if n not in self._machines)
-        machine = Machine(
+    def _new_machine(self, name: str, standing: Standing) -> Machine:
+        return Machine(
             name,
             self._kind,
             self._queue,
             folder=self._paths.machine(name),
             on_change=self._tell,
             on_end=self._ended,
+            on_incident=self._note,
+            standing=standing,
+            evidence=self._evidence,
             reuse=self._reuse,
         )
-        machine.start()
-        self._machines[name] = machine  # it cannot have ended yet: that takes the lock
-        return name
+
+    def _note(self, incident: Incident, channel: MonitorChannel | None) -> None:
+        with self._changed:
+            self._roster.note(incident)
+        if incident.aside_s is not None:
+            _log.warning("%s is put aside for %.0f s: %s", incident.machine, incident.aside_s, incident.what)
+        # Without the lock: to publish may be to wait for the monitors' thread.
+        (channel.incident if channel is not None else self._dispatcher.publish_incident)(incident)
 
     def _ended(self, machine: Machine) -> None:
-        with self._changed:
-            del self._machines[machine.name]
-            self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
-            try:
-                error = self._queue.error or machine.error
-                if error is not None:
-                    self._take_failure(machine, error)
+        with self._at_top():
+            error = self._queue.error or machine.error
+            fatal = self._roster.ended(machine) or self._queue.error is not None
+            if fatal and error is not None:
+                self._give_up(error)
+            elif error is not None:
+                _log.error("%s has failed: %s", machine.name, error)
+            self._reconcile()
+
+    def _look(self, changed: bool) -> None:
+        """Something may be possible that was not, or the other way round; somebody who was put aside may come back."""
+        with self._at_top():
+            if (changed or self._roster.due) and not self._closed:
                 self._reconcile()
-                if self._failures and not (self._machines or self._at_rest):
-                    self._give_up(self._failures[-1])  # nobody is left, and nobody will come
-            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
-                self._give_up(exc)
+
+    @contextmanager
+    def _at_top(self) -> Iterator[None]:
+        """With the lock, at the top of a thread: what is raised here comes out of `wait()`."""
+        with self._changed:
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - as the line above says
+                self._give_up(as_shortage(exc))
 
     def _give_up(self, error: Exception) -> None:
         """The whole fleet ends; `wait()` raises the first reason."""
         self._error = self._error or error
         self._queue.hold()
         self._changed.notify_all()
-
-    def _take_failure(self, machine: Machine, error: Exception) -> None:
-        """One machine less; when it was a bug, or nobody is left, the whole fleet gives up."""
-        self._failures.append(error)
-        fatal = not isinstance(error, RunnerError) or isinstance(error, UsageError)
-        if fatal or self._queue.error is not None or not self._machines:
-            self._give_up(error)
-            return
-        _log.error(
-            "%s is not replaced, %d machines go on (set the number of machines again to retry): %s",
-            machine.name,
-            len(self._machines),
-            error,
-        )
 
     def _take_monitor_failure(self, monitor: AbstractMonitor, error: BaseException) -> None:
         """A monitor that the run is for (the data set) has failed: measuring on would be for nothing."""

@@ -33,7 +33,16 @@ def replace_text(path: Path, text: str, *, sync: bool = False) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder survive a power loss: files that were made, renamed or removed there."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Have what somebody has written to a file survive a power loss."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

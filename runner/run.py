@@ -22,6 +22,7 @@ from runner.manifest import manifest
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.sqlite import SQLiteMonitor
+from runner.monitors.summary import SummaryMonitor
 from runner.paths import RunPaths
 from runner.progress import Progress, read_progress
 from runner.reuse import EarlierRun
@@ -79,7 +80,7 @@ def execute(
                 files.begin(wanted, plan.limit)
             else:
                 if paths.manifest.exists():
-                    progress = _progress(paths, monitors, stack)
+                    progress = _progress(paths, monitors)
                 wanted = files.go_on(resumption, wanted, plan.limit)
             # First of all: from here on a signal ends the run in order, and raises nothing anywhere.
             with OperatorSignals() as signals:
@@ -102,7 +103,7 @@ def _earlier(path: Path | None, stack: ExitStack) -> EarlierRun | None:
         raise located(exc, "reuse") from exc
 
 
-def _progress(paths: RunPaths, monitors: tuple[AbstractMonitor, ...], stack: ExitStack) -> Progress | None:
+def _progress(paths: RunPaths, monitors: tuple[AbstractMonitor, ...]) -> Progress | None:
     """How far the earlier runner came; None: it measured nothing."""
     data_set = next((one for one in monitors if isinstance(one, SQLiteMonitor)), None)
     if data_set is None:
@@ -113,7 +114,9 @@ def _progress(paths: RunPaths, monitors: tuple[AbstractMonitor, ...], stack: Exi
         )
     progress = read_progress(data_set.path)
     if progress is not None:
-        stack.enter_context(progress)
+        for summary in (one for one in monitors if isinstance(one, SummaryMonitor)):
+            for past in progress.past():
+                summary.add_past(past)
     done = "nothing is known" if progress is None else f"{progress.n_done} done, {progress.n_bad} bad"
     _log.info("resumed: %s", done)
     return progress
@@ -143,6 +146,7 @@ class _Run:
             repeat=plan.repeat,
             reuse=reuse,
             folder=paths.folder,
+            reserves=plan.reserves,
             on_change=self._changed,
         )
         self._status = StatusWriter(paths.status, self._distributor.get_distributor_state)
@@ -171,9 +175,6 @@ class _Run:
             try:
                 self._distributor.wait()
                 final = self._distributor.get_distributor_state()
-                if progress is not None:
-                    # Nobody measures any more. Whoever reads the data set keeps it from becoming one plain file at its end.
-                    progress.close()
                 self._distributor.close()
                 # What a monitor could not write at the very end counts, too.
                 self._distributor.wait(timeout_s=0)

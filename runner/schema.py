@@ -152,6 +152,8 @@ RUNS = Table(
         Column("machine", Kind.ENUM, required=True),
         # Which of the measurements that `repeat` asks for, at which try, as the how manieth set on its guest.
         *_columns(Kind.INT, "repetition", "attempt", "position", required=True),
+        # What the machine had to do before, its last attempt having failed; null: nothing.
+        Column("recovery", Kind.ENUM),
         *_columns(Kind.ENUM, "outcome", "scheduler", "overrun_policy", required=True),
         *FACTS,
         Column("facts_json", Kind.TEXT, required=True),
@@ -239,8 +241,32 @@ LEDGER = Table(
     clustered=True,
 )
 
-TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER)
+INCIDENTS = Table(
+    name="incidents",
+    columns=(
+        # In the order in which they were told.
+        Column("seq", Kind.INT, required=True),
+        Column("utc", Kind.TEXT, required=True),
+        Column("machine", Kind.ENUM, required=True),
+        # Whose doing it was: taskset, guest or host.
+        Column("fault", Kind.ENUM, required=True),
+        Column("what", Kind.TEXT, required=True),
+        # What the machine did next, to be of use again.
+        Column("recovery", Kind.ENUM),
+        # For how long the machine was put aside.
+        Column("aside_s", Kind.REAL),
+        # Of the attempt that it ended; null where no task set ran.
+        Column("taskset_id", Kind.TEXT),
+        *_columns(Kind.INT, "submission", "set_idx", "repetition", "attempt"),
+        # Folder with what was kept, relative to the run folder.
+        Column("evidence", Kind.TEXT),
+    ),
+    key=("seq",),
+)
+
+TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER, INCIDENTS)
 INDICES = (
     "CREATE INDEX runs_taskset_id ON runs (taskset_id)",
     "CREATE INDEX runs_identity ON runs (identity)",
+    "CREATE INDEX incidents_place ON incidents (submission, set_idx)",
 )

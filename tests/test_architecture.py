@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors secrets deadline units durable exit_codes",
-    "model model.task model.taskset fleet specs paths control",
+    "errors secrets deadline units durable exit_codes holds shortage",
+    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
@@ -27,14 +27,16 @@ RANKS = (
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
-    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
-    " reuse audit parquet lease taskset_queue queue control_watcher status signals run_lock",
-    "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
+    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
+    " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
+    " status signals run_lock host_readings gate",
+    "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
-    "station measuring machine",
+    "station measuring attempt recoveries machine",
     "kinds",
-    "distributor",
-    "terminal manifest assembly run_files run campaign cli check console __main__",
+    "roster distributor",
+    "terminal manifest assembly run_files run campaign cli check console"
+    " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -43,8 +45,8 @@ RANK = {
 
 #: Libraries, and the only modules that may know them. Everything else comes through these.
 HOMES = {
-    "fabric": {"runner.sessions.ssh"},
-    "paramiko": {"runner.sessions.ssh"},
+    "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
+    "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
         "runner.config",
@@ -68,6 +70,7 @@ HOMES = {
     "sqlite3": {
         "runner.database",
         "runner.audit",
+        "runner.history",
         "runner.ledger",
         "runner.progress",
         "runner.record",
@@ -83,6 +86,7 @@ LINES_SOFT = 300
 #: Longer than they should be, and why they still are one module.
 LONG = {
     "runner.machine": "the life of a host is one story",
+    "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.ssh": "the one home of Fabric and paramiko",

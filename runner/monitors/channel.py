@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
-from runner.monitors.base import AbstractMonitor
+from runner.incidents import Incident
+from runner.monitors.listener import Listener
 from runner.submission import Submission
-
-
-class Listener:
-    """A monitor and how it fared; only the monitors' thread writes here."""
-
-    def __init__(self, monitor: AbstractMonitor, name: str) -> None:
-        self.monitor = monitor
-        self.name = name
-        self.opened = False
-        self.open_error: Exception | SystemExit | None = None
-        self.failures: Counter[str] = Counter()
-
-    def overrides(self, method: str) -> bool:
-        """Whether the monitor does anything in `method`; calls to the base class's empty one are never queued."""
-        own = getattr(self.monitor, method)
-        return getattr(own, "__func__", None) is not getattr(AbstractMonitor, method)
-
 
 #: Method, who hears it, with what.
 Call = tuple[str, tuple[Listener, ...], tuple[Any, ...]]
@@ -50,6 +33,7 @@ class MonitorChannel:
         self._finish = interested("__taskset_finish__")
         self._stop = interested("__taskset_stop__")
         self._bad = interested("__taskset_bad__")
+        self._incident = interested("__incident__")
 
     @property
     def wants_events(self) -> bool:
@@ -85,3 +69,8 @@ class MonitorChannel:
         """The task set is given up."""
         if self._bad:
             self._put(("__taskset_bad__", self._bad, (run, error)))
+
+    def incident(self, incident: Incident) -> None:
+        """An attempt at one of the job's sets failed, and why."""
+        if self._incident:
+            self._put(("__incident__", self._incident, (incident,)))
