@@ -357,7 +357,6 @@ def test_a_wrong_order_of_calls_is_refused():
 
 
 def test_a_flood_of_events_arrives_whole():
-    """A tenth of what an idle host measured (10^6/s), so that only a change of its kind fails, not a busy host."""
 
     class Counting(AbstractMonitor):
         n = 0
