@@ -37,7 +37,7 @@ def main() -> int:
     table = Table()
     for name, subject, n, n_at_once in (
         ("simulated", SUBJECTS[options.subject](), options.runs, options.at_once),
-        ("guests", GUESTS(), options.guests, 1),
+        ("guests", GUESTS[options.subject](), options.guests, 1),
     ):
         if n:
             began_s = time.monotonic()
@@ -61,7 +61,7 @@ class Plan:
 
 
 def _kill(name: str, subject: Subject, workshop: Path, plan: Plan, table: Table) -> None:
-    if isinstance(subject, GUESTS):  # what is made once for all runs: the snapshot
+    if name == "guests":  # what is made once for all runs: the snapshot
         undisturbed(subject, workshop)
     expected, ended = undisturbed(subject, workshop)
     print(f"{name}: {ended.took_s:.2f} s undisturbed", flush=True)
