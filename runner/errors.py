@@ -27,6 +27,11 @@ from pathlib import Path
 
 from runner.secrets import masked
 
+#: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
+SHORTAGES = frozenset(
+    {errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE}
+)
+
 
 class Fault(StrEnum):
     """Whose doing a failed attempt is, as far as can be told; each kind is retried within bounds of its own."""
@@ -88,6 +93,12 @@ class UsageError(RunnerError):
 
 class HostError(RunnerError):
     """This computer cannot run what was asked: QEMU, image, port, memory or disk."""
+
+    @staticmethod
+    def because(exc: OSError, what: str, *, where: str = "", next_step: str = "") -> HostError:
+        """The error for what the kernel refused: a `HostShortage` where it may grant the same later."""
+        kind = HostShortage if exc.errno in SHORTAGES else HostError
+        return kind(f"{what}: {exc}", where=where, next_step=next_step)
 
 
 class HostShortage(HostError):
@@ -159,3 +170,10 @@ def host_error(exc: OSError, where: str) -> HostError:
         if full
         else "choose another place: hydra.run.dir=/path",
     )
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """Whose doing it is that something failed; None for what is no failure of the infrastructure."""
+    if isinstance(error, InfrastructureError):
+        return error.fault
+    return Fault.HOST if isinstance(error, HostError) else None
