@@ -73,9 +73,10 @@ class Shell(Subject):
         )
 
     def _kind(self) -> MachineKind:
-        return without_host(
-            lambda host: FailingSession(), policy=MachinePolicy(max_tries=MAX_TRIES), ideal=True
+        policy = MachinePolicy(
+            max_tries=MAX_TRIES, max_guest_tries=MAX_TRIES, aside_s=0.01, aside_max_s=0.05, max_asides=1000
         )
+        return without_host(lambda host: FailingSession(), policy=policy, ideal=True)
 
 
 class ShellWithGuests(Shell):
