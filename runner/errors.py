@@ -158,6 +158,13 @@ class MachineKilled(RunnerError):
     """The operator killed the machine; its task set goes back to the queue uncharged."""
 
 
+def fault_of(error: BaseException) -> Fault | None:
+    """Whose doing it is that something failed; None for what is no failure of the infrastructure."""
+    if isinstance(error, InfrastructureError):
+        return error.fault
+    return Fault.HOST if isinstance(error, HostError) else None
+
+
 def host_error(exc: OSError, where: str) -> HostError:
     """What the operating system refused, most likely in the run folder."""
     full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -170,10 +177,3 @@ def host_error(exc: OSError, where: str) -> HostError:
         if full
         else "choose another place: hydra.run.dir=/path",
     )
-
-
-def fault_of(error: BaseException) -> Fault | None:
-    """Whose doing it is that something failed; None for what is no failure of the infrastructure."""
-    if isinstance(error, InfrastructureError):
-        return error.fault
-    return Fault.HOST if isinstance(error, HostError) else None

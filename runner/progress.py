@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from runner.database import is_blank, open_database, unreadable
@@ -32,6 +32,38 @@ _TRIES = (
     " count(*) FILTER (WHERE fault = 'host') FROM incidents"
     " WHERE submission = ? AND set_idx >= ? AND set_idx < ? GROUP BY set_idx, repetition"
 )
+
+_PAST = (
+    "SELECT name, utilization_target, utilization, ledger.state = 'bad', coalesce(n_jobs, 0), coalesce(n_missed, 0), schedulable,"
+    " (SELECT max(response_over_deadline) FROM responses WHERE responses.run_id = ledger.run_id)"
+    " FROM ledger JOIN tasksets ON tasksets.taskset_id = ledger.taskset_id LEFT JOIN runs ON runs.run_id = ledger.run_id"
+    # Of a set that was given up the first entry stands for all.
+    " WHERE submission = ?1 AND (ledger.state = 'done' OR (ledger.state = 'bad' AND ledger.repetition = (SELECT min(repetition)"
+    " FROM ledger AS other WHERE other.submission = ?1 AND other.set_idx = ledger.set_idx AND other.state = 'bad')))"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastSet:
+    """What an earlier runner's measurement of one set came to, in the few numbers that a summary shows.
+
+    Attributes:
+        name: Of the set.
+        utilization_target, utilization: What was asked for, and what it is; None where that is not known.
+        bad: Whether it was given up; there is nothing else to tell then.
+        n_jobs, n_missed: Its jobs, and those that missed their deadlines.
+        schedulable: As `RunResult.schedulable`.
+        worst_response: As a fraction of the task's deadline; None if no job finished.
+    """
+
+    name: str
+    utilization_target: float | None
+    utilization: float | None
+    bad: bool
+    n_jobs: int
+    n_missed: int
+    schedulable: bool | None
+    worst_response: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +148,24 @@ class Progress:
         if not self._chunk_start <= set_idx < self._chunk_end:
             self._read(set_idx)
         return self._chunk.get(set_idx)
+
+    def past(self) -> Iterator[PastSet]:
+        """Every measurement that has ended, and every set that was given up, one at a time.
+
+        Raises:
+            HostError: the file cannot be read any more.
+        """
+        names = [field.name for field in fields(PastSet)]
+        try:
+            with closing(open_database(self.path)) as database:
+                for row in database.execute(_PAST, (self.number,)):
+                    past = dict(zip(names, row, strict=True))
+                    flags = {"bad": bool(past["bad"])}
+                    if past["schedulable"] is not None:
+                        flags["schedulable"] = bool(past["schedulable"])
+                    yield PastSet(**{**past, **flags})
+        except sqlite3.Error as exc:
+            raise unreadable(self.path, exc) from exc
 
     def _read(self, start_idx: int) -> None:
         end_idx = start_idx + _CHUNK_SETS

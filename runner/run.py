@@ -21,6 +21,7 @@ from runner.manifest import manifest
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.sqlite import SQLiteMonitor
+from runner.monitors.summary import SummaryMonitor
 from runner.paths import RunPaths
 from runner.progress import Progress, read_progress
 from runner.reuse import EarlierRun
@@ -107,6 +108,10 @@ def _progress(paths: RunPaths, monitors: tuple[AbstractMonitor, ...]) -> Progres
             next_step="start a new run; with the monitor sqlite it could be resumed",
         )
     progress = read_progress(data_set.path)
+    if progress is not None:
+        for summary in (one for one in monitors if isinstance(one, SummaryMonitor)):
+            for past in progress.past():
+                summary.add_past(past)
     done = "nothing is known" if progress is None else f"{progress.n_done} done, {progress.n_bad} bad"
     _log.info("resumed: %s", done)
     return progress

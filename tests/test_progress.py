@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
+from runner.monitors.summary import SummaryMonitor
 from runner.progress import read_progress
 from runner.taskset_queue import TaskSetQueue
 from runner.tries import Tries
@@ -350,3 +352,23 @@ def test_nothing_is_lost_and_nothing_doubled_however_often_the_runner_ends(  # n
     assert bad_sets == len(given_up)
     assert {idx for idx, _ in successes} | given_up == set(range(n))
     assert ask(path, "PRAGMA foreign_key_check") == []
+
+
+def test_a_summary_of_all_is_that_of_the_parts(path: Path) -> None:
+    """What the first runner has measured and given up counts in the second one's table."""
+    whole = io.StringIO()
+    with closing(Runner(path, Sets(4))) as first:
+        first.succeed(taken(first.begin()))
+        first.fail(taken(first.begin()), TaskSetError("it cannot run"))
+    progress = read_progress(path)
+    assert progress is not None
+    summary = SummaryMonitor(whole)
+    for past in progress.past():
+        summary.add_past(past)
+    with closing(Runner(path, Sets(4))) as second:
+        while (lease := second.begin()) is not None:
+            second.succeed(lease)
+            summary.__taskset_finish__(run_of(lease), GOOD)
+    total = summary.total()
+    assert (total.n_tasksets, total.n_schedulable, total.n_bad, total.n_jobs) == (4, 3, 1, 3)
+    assert total.worst_response == pytest.approx(0.1)
