@@ -68,6 +68,8 @@ def _kill(name: str, subject: Subject, workshop: Path, plan: Plan, table: Table)
     pool: Pool[Case, Verdict] = Pool(partial(examine, subject, workshop, expected), plan.n_at_once)
     for case, verdict in pool.results(_cases(name, plan, ended.took_s)):
         table.add(name, verdict)
+        if table.n_cases % 100 == 0:
+            print(f"{table.n_cases} runs so far", file=sys.stderr, flush=True)
         if isinstance(verdict, str) or not verdict.good:
             print(f"{case.name}: {describe(verdict)}", flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,7 @@ from runner.progress import read_progress
 from runner.specs import MachinePolicy
 from runner.station import MachineKind
 from runner.tasksets import UUniFastTaskSets
+from tests.cli import ROOT
 from tests.crash.samples import FailingSession, Witness
 
 N_MACHINES = 2
@@ -30,6 +32,8 @@ class Subject(ABC):
 
     #: What a run ends with that is complete.
     expected_code: ClassVar[ExitCode] = ExitCode.BAD_TASKSETS
+    #: Whether another program takes the process's place.
+    execs: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, folder: Path) -> int:
@@ -145,6 +149,17 @@ class CommandLine(Subject):
         return _EXPERIMENT + "".join(_SET % {"number": number} for number in range(1, 12))
 
 
+class Program(CommandLine):
+    """The same as users have it: another program, a second slower."""
+
+    execs = True
+
+    def _main(self, folder: Path, *arguments: str) -> int:
+        os.chdir(folder.parent)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        os.execve(sys.executable, [sys.executable, "-m", "runner", *arguments], environment)
+
+
 class GuestsOnCommandLine(CommandLine):
     """The same with real guests, and fewer sets, none of which fails."""
 
@@ -155,5 +170,9 @@ class GuestsOnCommandLine(CommandLine):
         return "# @package _global_\nrepeat: 2\n"
 
 
-SUBJECTS: dict[str, type[Subject]] = {"command-line": CommandLine, "shell": Shell}
-GUESTS: dict[str, type[Subject]] = {"command-line": GuestsOnCommandLine, "shell": ShellWithGuests}
+SUBJECTS: dict[str, type[Subject]] = {"command-line": CommandLine, "shell": Shell, "program": Program}
+GUESTS: dict[str, type[Subject]] = {
+    "command-line": GuestsOnCommandLine,
+    "shell": ShellWithGuests,
+    "program": GuestsOnCommandLine,
+}
