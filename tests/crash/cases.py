@@ -17,6 +17,9 @@ from tests.crash.subjects import Subject, witness_of
 KILLED = "anywhere"
 
 
+_NEVER_EMPTY = (".json", ".yaml", ".txt", ".sqlite", ".parquet")
+
+
 @dataclass(frozen=True)
 class Case:
     """What is done to a run.
@@ -146,11 +149,12 @@ def _follow(known: dict[str, str], times: dict[str, str], verdict: Verdict) -> N
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What should not be in the folder of a run that has ended: temporary files, SQLite's, sockets."""
+    """What should not be in the folder of a run that has ended: temporary files, SQLite's, sockets, files that lost their content."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if (path.name.startswith(".") and path.name != ".hydra")
         or path.name.endswith(("-wal", "-shm", "-journal", ".tmp"))
         or not (path.is_file() or path.is_dir())
+        or (path.suffix in _NEVER_EMPTY and path.name != "events.txt" and not path.stat().st_size)
     )
