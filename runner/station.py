@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from runner.admission import Needs
 from runner.deadline import Deadline
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError
@@ -37,6 +38,7 @@ class MachineKind:
         validity: What every measurement of such machines is worth; None where it has to be found out each time.
         limits: How much of a disturbance by this computer a measurement may suffer; None where none can reach it.
         settings: Tells all that a measurement depends on beside its task set; None where nobody can tell.
+        needs: What each machine takes of this computer.
     """
 
     open_host: Callable[[str, Path], AbstractHost] | None
@@ -46,13 +48,15 @@ class MachineKind:
     validity: Validity | None = None
     limits: DisturbanceLimits | None = None
     settings: Callable[[], Mapping[str, Fact]] | None = None
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def steps(self) -> frozenset[Recovery]:
         """How its machines can be brought back.
 
         On the same guest only where nobody relies on what that guest went through: not where each set is to have a fresh one, nor
-        where results repeat, for a guest that answered garbage is not in the state that a measurement's identity would name.
+        where results repeat (as they do with every mailbox), for a guest that answered garbage is not in the state that a
+        measurement's identity would name.
         """
         if self.open_host is None:
             return frozenset({Recovery.TASK_LOADER})
@@ -120,9 +124,6 @@ class Station:
         """
         if step is Recovery.MESSAGE:
             return self.session.regain(Deadline.after(self._kind.policy.request_timeout_s))
-        # A new session to a mailbox finds the same task loader: only a new guest has another.
-        if step is not Recovery.TASK_LOADER or self.session.reach is Reach.MAILBOX:
-            return False
         self.session.close()
         self._open_session(self._owned)
         return True

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.qemu.failure import describe_event, describe_exit, explain, tail
+from runner.errors import Fault
+from runner.qemu.failure import (
+    describe_event,
+    describe_exit,
+    explain,
+    fault_of_event,
+    fault_of_exit,
+    tail,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,48 @@ def test_causes_come_with_a_next_step(stderr, returncode, cause, hint):
     explanation = explain(stderr, returncode)
     assert cause in explanation.cause
     assert hint in explanation.next_step
+
+
+def test_what_this_computer_lacks_it_may_have_later():
+    assert [
+        explain(words, 1).shortage for words in ("Cannot allocate memory", "could not load kernel", "")
+    ] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("returncode", "fault"),
+    [
+        (1, Fault.GUEST),
+        (0, Fault.GUEST),
+        (-signal.SIGABRT, Fault.GUEST),
+        (-signal.SIGSYS, Fault.GUEST),
+        (-signal.SIGKILL, Fault.HOST),
+        (-signal.SIGTERM, Fault.HOST),
+        (-signal.SIGBUS, Fault.HOST),
+        (-250, Fault.GUEST),
+    ],
+)
+def test_a_crash_is_qemus_own_and_a_signal_somebody_elses(returncode, fault):
+    assert fault_of_exit(returncode) is fault
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("GUEST_PANICKED", {}, Fault.TASKSET),
+        ("WATCHDOG", {"action": "pause"}, Fault.TASKSET),
+        ("SHUTDOWN", {"reason": "guest-reset"}, Fault.TASKSET),
+        ("SHUTDOWN", {"reason": "host-signal"}, Fault.HOST),
+        ("SHUTDOWN", {"reason": "host-qmp-quit"}, Fault.GUEST),
+        ("INTERNAL_ERROR", {}, Fault.GUEST),
+    ],
+)
+def test_what_a_guest_does_is_its_task_sets_doing(name, data, fault):
+    assert fault_of_event(name, data) is fault
 
 
 def test_ends_are_told_in_words():

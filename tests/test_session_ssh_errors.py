@@ -21,6 +21,7 @@ from paramiko import ssh_exception
 
 from runner.deadline import Deadline
 from runner.errors import (
+    Fault,
     InfrastructureError,
     MachineKilled,
     ProtocolError,
@@ -635,3 +636,122 @@ def test_the_clock_is_asked_for_between_task_sets_only(credentials: SshCredentia
         session.close()
         with pytest.raises(SessionLost, match="not open"):
             session.clock_pair(Deadline.after(10.0))
+
+
+# -- whose doing it is, and back again ---------------------------------------------------------------------------------
+
+
+def ends_when_started(channel: paramiko.Channel, over: threading.Event) -> None:
+    """The task loader dies with the set; the connection stays."""
+    channel.sendall(HELLO)
+    for line in lines_from(channel):
+        if line.startswith("taskset "):
+            name = line.split(" id=")[1].split()[0].encode()
+            channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+            channel.close()
+            over.wait()
+
+
+def hangs_up_when_started(channel: paramiko.Channel, over: threading.Event) -> None:
+    """With the set, the whole connection is gone."""
+    channel.sendall(HELLO)
+    for line in lines_from(channel):
+        if line.startswith("taskset "):
+            name = line.split(" id=")[1].split()[0].encode()
+            channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+            channel.get_transport().sock.shutdown(socket.SHUT_RDWR)
+            over.wait()
+
+
+@pytest.mark.parametrize(
+    ("serve", "fault"),
+    [
+        (task_loader(b""), Fault.TASKSET),
+        (ends_when_started, Fault.TASKSET),
+        (hangs_up_when_started, Fault.GUEST),
+        (task_loader(b"garbage\n"), Fault.GUEST),
+    ],
+    ids=["silent", "ended", "hung up", "garbage"],
+)
+def test_a_set_is_suspected_of_silence_and_not_of_noise(
+    serve: Serve, fault: Fault, credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, serve) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        error = error_of(lambda: list(session.events(Deadline.after(BUDGET_S))))
+    assert isinstance(error, InfrastructureError)
+    assert error.fault is fault
+
+
+def test_a_set_that_never_ran_is_suspected_of_nothing(credentials: SshCredentials, tmp_path: Path) -> None:
+    def deaf(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        over.wait()
+
+    with opened(tmp_path, credentials, deaf) as session:
+        error = error_of(lambda: session.start(SMALL, Deadline.after(BUDGET_S)))
+    assert isinstance(error, InfrastructureError)
+    assert error.fault is Fault.GUEST
+
+
+def noisy(*after_stop: bytes) -> Serve:
+    """A task loader that answers the first set with garbage, and `stop` as it was told to; every other set is well."""
+
+    def serve(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        name, n_sets, token = b"", 0, b""
+        for line in lines_from(channel):
+            if line.startswith("taskset "):
+                name, n_sets = line.split(" id=")[1].split()[0].encode(), n_sets + 1
+                channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+                channel.sendall(b"garb\xff\xffage\n" if n_sets == 1 else WHOLE.replace(b"NAME", name))
+            if line.startswith("ping "):
+                token = line.removeprefix("ping token=").encode()
+                for data in after_stop:
+                    channel.sendall(data.replace(b"NAME", name).replace(b"TOKEN", token))
+
+    return serve
+
+
+PONG = b"pong token=TOKEN t_ns=1\n"
+STOPPED = b"end id=NAME t_ns=20 reason=stopped jobs=0 lost=0\n"
+
+
+@pytest.mark.parametrize(
+    "after_stop",
+    [
+        (PONG, STOPPED),
+        (STOPPED, PONG),
+        (b"\xff\n" * 50, JOB, PONG, b"x" * 5000 + b"\n", STOPPED),
+        (b"pong token=other t_ns=1\n", STOPPED, PONG),
+    ],
+    ids=["pong first", "end first", "more garbage", "another pong"],
+)
+def test_a_task_loader_that_stops_and_answers_takes_sets_again(
+    after_stop: tuple[bytes, ...], credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, noisy(*after_stop)) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        assert isinstance(error_of(lambda: list(session.events(Deadline.after(10.0)))), ProtocolError)
+        assert session.regain(Deadline.after(10.0))
+        assert len(run(session, SMALL).jobs) == 1
+
+
+@pytest.mark.parametrize("after_stop", [(), (PONG,), (STOPPED,), (b"pong token=other t_ns=1\n",)])
+def test_a_task_loader_that_does_not_is_given_up_in_time(
+    after_stop: tuple[bytes, ...], credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, noisy(*after_stop)) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        error_of(lambda: list(session.events(Deadline.after(10.0))), within_s=10.0)
+        error = error_of(lambda: session.regain(Deadline.after(BUDGET_S)))
+        assert isinstance(error, SessionLost)
+        assert not session.regain(Deadline.after(BUDGET_S)), "now it is broken"
+
+
+def test_where_nobody_knows_whether_a_set_runs_nobody_asks(
+    credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, answers(b"garbage\n")) as session:
+        error_of(lambda: session.start(SMALL, Deadline.after(10.0)))
+        assert not session.regain(Deadline.after(10.0))

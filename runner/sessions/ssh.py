@@ -139,17 +139,23 @@ class SshSession(AbstractSession):
         with self._bounded("bringing the session back", deadline):
             # Behind an end of line, for something may have been cut off.
             channel.sendall(b"\nstop\n" + wire.ping(token))
-            self._lines = wire.lines_of(self._chunks())
+            self._lines = self._lines_of_any_kind()
             while awaited:
-                try:
+                with suppress(ProtocolError):  # more of the garbage
                     message = wire.decode(self._line(deadline))
-                except ProtocolError:  # more of the garbage
-                    self._lines = wire.lines_of(self._chunks())
-                    continue
-                if not isinstance(message, wire.Pong) or message.token == token:
-                    awaited.discard(type(message))
+                    if not isinstance(message, wire.Pong) or message.token == token:
+                        awaited.discard(type(message))
+        self._lines = wire.lines_of(self._chunks())
         self._decoder = None
         return True
+
+    def _lines_of_any_kind(self) -> Iterator[str]:
+        """What comes, cut into lines, however long or strange; of one without an end only the last bytes are kept."""
+        rest = b""
+        for chunk in self._chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-wire.MAX_LINE_BYTES :]
+            yield from (line.decode("ascii", "replace") for line in lines)
 
     def clock_pair(self, deadline: Deadline) -> ClockPair:
         """Read the guest's clock together with this computer's, between task sets: of several round trips the shortest.
