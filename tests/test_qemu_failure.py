@@ -29,10 +29,10 @@ from runner.qemu.failure import (
             "machines.qemu.ssh_port",
         ),
         ("qemu: cannot set up guest memory 'ram': Cannot allocate memory", 1, "memory", "memory_mib"),
-        ("qemu: can't open backing store: No space left on device", 1, "space", "RTFLEET_CACHE"),
+        ("qemu: can't open backing store: No space left on device", 1, "memory", "memory_mib"),
         ("qemu: could not open kernel file '/x/vmlinuz': Permission denied", 1, "image", "host_setup image"),
         ("qemu-system-aarch64: could not load kernel '/x/vmlinuz'", 1, "image", "host_setup image"),
-        ("", -signal.SIGBUS, "space", "RTFLEET_CACHE"),
+        ("", -signal.SIGBUS, "memory", "memory_mib"),
         ("qemu: unsupported machine type", 1, "refused", "host_setup check"),
     ],
 )
