@@ -57,7 +57,7 @@ def main() -> int:
     except KeyboardInterrupt:
         codes.append(ExitCode.STOPPED)
     except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before our own code began
-        codes.append(_show(_explained(exc)))
+        codes.append(_show(explained(exc)))
     return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
 
 
@@ -71,7 +71,7 @@ def _run(config: DictConfig) -> ExitCode:
         code = execute(to_plan(config), folder, overrides=overrides)
     except (RunnerError, HydraException, OmegaConfBaseException) as exc:
         _log.info("the run ends with an error", exc_info=True)
-        return _show(exc if isinstance(exc, RunnerError) else _explained(exc))
+        return _show(exc if isinstance(exc, RunnerError) else explained(exc))
     except Exception as exc:  # noqa: BLE001 - the main thread's top
         _log.info("a bug ends the run", exc_info=True)
         summary = next(iter(str(exc).splitlines()), "")
@@ -108,7 +108,8 @@ def _show(error: RunnerError) -> ExitCode:
 # What is wrong with a config, in one screen: the key, the cause, and what there is instead.
 
 
-def _explained(exc: Exception) -> RunnerError:
+def explained(exc: Exception) -> RunnerError:
+    """What is wrong with a config or a command line, from whatever Hydra and OmegaConf raised about it."""
     if isinstance(exc, MissingConfigException):
         return _no_such_option(exc)
     if isinstance(exc, OverrideParseException):

@@ -57,13 +57,14 @@ class ControlWatcher:
                 recursive=False,
             )
             for _ in changes:
-                self._read()
+                self.look()
         except Exception as exc:  # noqa: BLE001 - no watch is left on this host, a name that is no text, …
             _log.warning("%s cannot be watched, it is looked at twice a second: %s", self._path.parent, exc)
             while not self._stop.wait(LOOK_AGAIN_MS / 1000):
-                self._read()
+                self.look()
 
-    def _read(self) -> None:
+    def look(self) -> None:
+        """Read the file now, and call `on_text` if it has changed."""
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:

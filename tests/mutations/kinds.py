@@ -1,0 +1,14 @@
+"""Every kind, by name, in the order in which they are fed."""
+
+from __future__ import annotations
+
+from tests.mutations import configs, texts
+from tests.mutations.kind import Kind
+
+_ALL: tuple[type[Kind], ...] = (
+    texts.ControlFile,
+    texts.WrittenTaskSets,
+    configs.ComposedConfig,
+    configs.CommandLine,
+)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in _ALL}
