@@ -11,6 +11,9 @@ from typing import Self
 
 import watchfiles
 
+from runner.control import MAX_CHARS
+from runner.durable import read_start
+
 # Editors save in several steps (write, rename, touch); a save is one event if its steps lie closer together than this.
 SETTLE_MS = 50
 # Some file systems tell nothing (network shares), and a save before the watch stands goes unnoticed: look again this often.
@@ -28,7 +31,7 @@ class ControlWatcher:
 
     def __init__(self, path: Path, on_text: Callable[[str], None]) -> None:
         self._path = path.resolve()
-        self._text = path.read_text(encoding="utf-8")
+        self._text = self._read()
         self._on_text = on_text
         self._complaint = ""
         self._stop = threading.Event()
@@ -63,13 +66,17 @@ class ControlWatcher:
             while not self._stop.wait(LOOK_AGAIN_MS / 1000):
                 self.look()
 
+    def _read(self) -> str:
+        # Of a file that is too long its start is enough to refuse it; so are bytes that are no text, if they can be told as such.
+        return read_start(self._path, 4 * MAX_CHARS + 1).decode("utf-8", "surrogateescape")
+
     def look(self) -> None:
         """Read the file now, and call `on_text` if it has changed."""
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = self._read()
         except FileNotFoundError:
             return
-        except (OSError, UnicodeDecodeError) as exc:
+        except OSError as exc:
             if str(exc) != self._complaint:
                 self._complaint = str(exc)
                 _log.error("the control file cannot be read: %s", exc)

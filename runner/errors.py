@@ -24,6 +24,15 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
+from runner.excerpt import printable
+
+MAX_PART_CHARS = 4_000
+
+
+def _part(text: str) -> str:
+    shown = printable(text[:MAX_PART_CHARS])
+    return f"{shown}…" if len(text) > MAX_PART_CHARS else shown
+
 
 class Fault(StrEnum):
     """Whose doing a failed attempt is, as far as can be told; each kind is retried within bounds of its own."""
@@ -39,11 +48,14 @@ class Fault(StrEnum):
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
 
+    Some of it comes from guests and files: whatever a terminal would obey, or could not be written, is escaped, and no part
+    is longer than `MAX_PART_CHARS`.
+
     Attributes:
         what: One sentence that names the key, file or machine concerned.
         next_step: What the reader can do about it; empty where nothing helps.
         where: The place: a config key with its full name, `file:line`, or a machine.
-        evidence: Last lines of a console or stderr, shown verbatim.
+        evidence: Last lines of a console or stderr, shown as they are.
         log_path: The file that holds the whole of the evidence.
     """
 
@@ -57,10 +69,10 @@ class RunnerError(Exception):
         log_path: Path | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
-        self.next_step = next_step
-        self.where = where
-        self.evidence = evidence
+        self.what = _part(what)
+        self.next_step = _part(next_step)
+        self.where = _part(where)
+        self.evidence = _part(evidence)
         self.log_path = log_path
 
     def __str__(self) -> str:

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors deadline units durable exit_codes",
-    "model model.task model.taskset fleet specs paths control",
+    "errors excerpt deadline units durable exit_codes",
+    "model model.refusal model.task model.taskset fleet specs paths control",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"

@@ -125,3 +125,13 @@ def test_the_newest_run_with_that_machine_is_taken(tmp_path):
     assert console.newest_run("qemu1", tmp_path) == tmp_path / "multirun/2023-01-01/10-00-00/0"
     with pytest.raises(UsageError, match="qemu9"):
         console.newest_run("qemu9", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", "7", '{"pty": "/dev/pts/1", "pid": 1e999, "started_ticks": 1}', '{"pid": 1}'],
+)
+def test_a_link_that_is_none_leads_nowhere(tmp_path: Path, text: str) -> None:
+    (tmp_path / LINK_NAME).write_text(text)
+    with pytest.raises(UsageError, match="does not run"):
+        read_link(tmp_path)

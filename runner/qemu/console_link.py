@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runner.durable import replace_text
+from runner.durable import read_json, replace_text
 from runner.errors import UsageError
 
 LINK_NAME = "console.json"
@@ -33,6 +33,12 @@ class ConsoleLink:
         """Whether the process is still there."""
         return _started_ticks(self.pid) == self.started_ticks
 
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.pty, str) and isinstance(self.pid, int) and isinstance(self.started_ticks, int)
+        ):
+            raise TypeError("a console's link has a path and two numbers")
+
 
 def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
     """Write the file for a running process; the returned function removes it.
@@ -53,9 +59,8 @@ def read_link(folder: Path) -> ConsoleLink:
         UsageError: it does not run; says what can be read instead.
     """
     try:
-        fields = json.loads((folder / LINK_NAME).read_text(encoding="utf-8"))
-        link = ConsoleLink(str(fields["pty"]), int(fields["pid"]), int(fields["started_ticks"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        link = ConsoleLink(**read_json(folder / LINK_NAME))
+    except (OSError, ValueError, TypeError):
         link = None
     if link is None or not link.alive:
         raise UsageError(

@@ -64,10 +64,14 @@ def _distinct(tally: Tally) -> Iterator[tuple[int, Verdict, Path]]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000, help="inputs, divided among the kinds (%(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=100_000, help="inputs, divided among the kinds (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed, other inputs (%(default)s)")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="only this one; may be repeated")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="at a time (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="at a time (%(default)s)"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="feed one input that went wrong again")
     parser.add_argument(
         "--reproducers",

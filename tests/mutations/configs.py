@@ -42,14 +42,30 @@ _OVERRIDES: tuple[tuple[str, ...], ...] = (
     ("tasksets.utilizations=[0.5,0.9]", "tasksets.periods=[20ms,40ms]", "tasksets.hyperperiods=1.5"),
     ("tasksets.policy=deadline", "tasksets.dl_margin=0.1", "tasksets.overrun_policy=kill_and_skip"),
     ("repeat=2", "tasksets.admission_control=false"),
-    ("tasksets=explicit", "tasksets.tasksets=[{name: a, tasks: [{period: 10ms, wcet: [1ms, 2ms], n_jobs: 3}]}]"),
+    (
+        "tasksets=explicit",
+        "tasksets.tasksets=[{name: a, tasks: [{period: 10ms, wcet: [1ms, 2ms], n_jobs: 3}]}]",
+    ),
     ("tasksets=hey", "machines=arm64"),
     ("experiment=g1_reversed",),
-    ("machines=amd64", "machines.qemu.memory_mib=256", "machines.qemu.mailbox_mib=64", "machines.qemu.cpu_mips=500"),
+    (
+        "machines=amd64",
+        "machines.qemu.memory_mib=256",
+        "machines.qemu.mailbox_mib=64",
+        "machines.qemu.cpu_mips=500",
+    ),
     ("machines=host_clock", "machines.qemu.vcpus=2", "machines.disturbance.steal_ppm=100"),
     ("machines=ssh", "machines.reset=machine", "machines.qemu.ssh_port=2200", "machines.qemu.snapshot=false"),
-    ("machines.policy.max_tries=2", "machines.policy.taskset_timeout_s=9", "machines.policy.taskset_timeout_factor=2.5"),
-    ("machines.qemu.boot_timeout_s=60", "machines.policy.max_start_failures=1", "machines.policy.request_timeout_s=1"),
+    (
+        "machines.policy.max_tries=2",
+        "machines.policy.taskset_timeout_s=9",
+        "machines.policy.taskset_timeout_factor=2.5",
+    ),
+    (
+        "machines.qemu.boot_timeout_s=60",
+        "machines.policy.max_start_failures=1",
+        "machines.policy.request_timeout_s=1",
+    ),
     ("machines.session.realtime_factor=2.0",),
     ("monitors=[sqlite,stdout]", "monitors.sqlite.commit_interval_s=0.5", "monitors.sqlite.parquet=null"),
     ("monitors=[logging]", "monitors.logging.level=DEBUG", "monitors.progress.interval_s=1"),
@@ -60,12 +76,18 @@ _OWN_FILE: dict[str, Any] = {
     "defaults": [{"override /tasksets": "explicit"}, {"override /machines": "simulation"}],
     "repeat": 2,
     "machines": {"count": 1, "limit": 2, "policy": {"max_tries": 2, "taskset_timeout_s": 5.0}},
-    "tasksets": {"tasksets": [{"name": "a", "tasks": [{"period": "10ms", "wcet": ["1ms", "2ms"], "n_jobs": 3}]}]},
+    "tasksets": {
+        "tasksets": [{"name": "a", "tasks": [{"period": "10ms", "wcet": ["1ms", "2ms"], "n_jobs": 3}]}]
+    },
 }
 _OTHER_FILE: dict[str, Any] = {
     "defaults": [{"override /monitors": ["sqlite", "stdout"]}, "_self_"],
     "machines": {"qemu": {"memory_mib": 256, "boot_timeout_s": 60.0}, "disturbance": {"steal_ppm": 5}},
-    "tasksets": {"seed": "${repeat}", "periods": ["20ms", "40ms"], "utilizations": [0.5, "${tasksets.dl_margin}"]},
+    "tasksets": {
+        "seed": "${repeat}",
+        "periods": ["20ms", "40ms"],
+        "utilizations": [0.5, "${tasksets.dl_margin}"],
+    },
 }
 _THIRD_FILE: dict[str, Any] = {
     "defaults": [{"override /tasksets": "explicit"}, {"override /machines": "simulation"}],
@@ -73,8 +95,33 @@ _THIRD_FILE: dict[str, Any] = {
 }
 _HEAD = "# @package _global_\n"
 _WORDS = (
-    *("machines", "tasksets", "monitors", "experiment", "count", "limit", "seed", "qemu", "policy", "reset", "override /", "null"),
-    *("_self_", "_target_", "_args_", "_partial_", "_recursive_", "_convert_", "???", "hydra", "defaults", "@package", "repeat"),
+    *(
+        "machines",
+        "tasksets",
+        "monitors",
+        "experiment",
+        "count",
+        "limit",
+        "seed",
+        "qemu",
+        "policy",
+        "reset",
+        "override /",
+        "null",
+    ),
+    *(
+        "_self_",
+        "_target_",
+        "_args_",
+        "_partial_",
+        "_recursive_",
+        "_convert_",
+        "???",
+        "hydra",
+        "defaults",
+        "@package",
+        "repeat",
+    ),
 )
 
 
@@ -99,7 +146,9 @@ def _mutated_overrides(chance: Random) -> list[str]:
                 depth = chance.choice((3, 30, 300))
                 overrides[at] = f"{key}={'[' * depth}{value}{']' * depth}"
             case _:
-                overrides[at] = f"{key}={chance.choice(('[', '{a:', 'range(1,', 'choice(', 'sort(', 'int('))}{value}"
+                overrides[at] = (
+                    f"{key}={chance.choice(('[', '{a:', 'range(1,', 'choice(', 'sort(', 'int('))}{value}"
+                )
     if chance.random() < 0.5 and _IDEAL not in overrides:
         overrides.insert(0, _IDEAL)
     return overrides
@@ -114,7 +163,9 @@ def _mutated_file(chance: Random) -> bytes:
 
 
 def _packed(overrides: list[str], file: bytes | None) -> bytes:
-    return json.dumps({"overrides": overrides, "file": None if file is None else file.decode("latin-1")}).encode()
+    return json.dumps(
+        {"overrides": overrides, "file": None if file is None else file.decode("latin-1")}
+    ).encode()
 
 
 def _unpacked(data: bytes) -> tuple[list[str], bytes | None]:
@@ -199,7 +250,9 @@ class CommandLine(_ConfigKind):
 
     def make(self, chance: Random) -> bytes:
         overrides, file = _unpacked(super().make(chance))
-        return _packed([one for one in overrides if "\0" not in one and not one.lstrip("+~").startswith("hydra")], file)
+        return _packed(
+            [one for one in overrides if "\0" not in one and not one.lstrip("+~").startswith("hydra")], file
+        )
 
     def feed(self, data: bytes) -> str:
         overrides, file = _unpacked(data)
@@ -208,7 +261,15 @@ class CommandLine(_ConfigKind):
         folder.mkdir()
         arguments = [*self.write(file), *overrides, "hydra.run.dir=run"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "runner", *(one.encode("utf-8", "surrogateescape" if _escaped(one) else "replace") for one in arguments)],
+            [
+                sys.executable,
+                "-m",
+                "runner",
+                *(
+                    one.encode("utf-8", "surrogateescape" if _escaped(one) else "replace")
+                    for one in arguments
+                ),
+            ],
             cwd=folder,
             # No image: whoever wants a guest is told so.
             env=environment(folder, {"RTFLEET_CACHE": str(folder / "cache")}),

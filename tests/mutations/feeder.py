@@ -83,7 +83,11 @@ def feed_kind(kind: type[Kind], *, count: int, seed: int, n_workers: int, reprod
                 if verdict.wrong:
                     reproducers.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(data)
-                    print(f"WRONG {kind.name} {verdict.idx}: {last_line(verdict.wrong)}", file=sys.stderr, flush=True)
+                    print(
+                        f"WRONG {kind.name} {verdict.idx}: {last_line(verdict.wrong)}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 tally.add(verdict, path)
 
     lanes = [threading.Thread(target=lane, args=(first,)) for first in range(n_workers)]

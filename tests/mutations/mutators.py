@@ -13,25 +13,174 @@ import yaml
 #: What numbers, and whatever should be one, are replaced by.
 NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 2, 63, 64, 65, 255, 256, 65535, 65536, 10_000_000, 10_000_001),
-    *(2**31 - 1, 2**31, -(2**31), 2**32, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 2**63 // 10),
+    *(
+        2**31 - 1,
+        2**31,
+        -(2**31),
+        2**32,
+        2**53 + 1,
+        2**63 - 1,
+        2**63,
+        -(2**63),
+        -(2**63) - 1,
+        2**64,
+        2**63 // 10,
+    ),
     *(10**20, 10**400, -(10**400), 0.1, -0.5, 1e-320, 1e308, -1e308),
     *(float("inf"), float("-inf"), float("nan"), 1 << 20_000),
 )
 #: Texts that somebody may take for something else, or cannot write, print, store or encode.
 TEXTS: tuple[str, ...] = (
-    *("", " ", "-", ".", "..", "/", "\0", "a\0b", "\n", "\r\n", "\t", "\x1b[2J", "\x7f", "\x85", "\u2028", "\ufeff"),
-    *("\ud800", "\udcff", "a\udfffb", "\U0001f600", "e\u0301", "\u202e", "\u0660\u0661", "½", "ⅷ", "١٠ms", "²"),
-    *("nan", "inf", "-inf", "NaN", "1e308", "1e999", "-0", "+1", "0x10", "0b1", "1_000", "12:30:45", "2001-01-01"),
-    *("null", "~", "true", "Yes", "off", "None", "10ms", "0ms", "1e300s", "1e-30ns", "9" * 18 + "s", "1e9999ms", "5 min"),
-    *("'", '"', "'; DROP TABLE runs; --", "%s%n", "{0}", "$(id)", "`id`", "a,b", "a=b", "../../x", "a" * 300, "9" * 5000),
-    *("???", "${", "${}", "${tasksets}", "${.}", "${..}", "${a}", "${oc.env:HOME}", "${oc.env:NOSUCH}", "${oc.decode:'['}"),
-    *("${oc.create:${tasksets}}", "${hydra:runtime.cwd}", "${now:%Y}", "${run_folder}", "${nosuch:1}", "${machines.${repeat}}"),
+    *(
+        "",
+        " ",
+        "-",
+        ".",
+        "..",
+        "/",
+        "\0",
+        "a\0b",
+        "\n",
+        "\r\n",
+        "\t",
+        "\x1b[2J",
+        "\x7f",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+    ),
+    *(
+        "\ud800",
+        "\udcff",
+        "a\udfffb",
+        "\U0001f600",
+        "e\u0301",
+        "\u202e",
+        "\u0660\u0661",
+        "½",
+        "ⅷ",
+        "١٠ms",
+        "²",
+    ),
+    *(
+        "nan",
+        "inf",
+        "-inf",
+        "NaN",
+        "1e308",
+        "1e999",
+        "-0",
+        "+1",
+        "0x10",
+        "0b1",
+        "1_000",
+        "12:30:45",
+        "2001-01-01",
+    ),
+    *(
+        "null",
+        "~",
+        "true",
+        "Yes",
+        "off",
+        "None",
+        "10ms",
+        "0ms",
+        "1e300s",
+        "1e-30ns",
+        "9" * 18 + "s",
+        "1e9999ms",
+        "5 min",
+    ),
+    *(
+        "'",
+        '"',
+        "'; DROP TABLE runs; --",
+        "%s%n",
+        "{0}",
+        "$(id)",
+        "`id`",
+        "a,b",
+        "a=b",
+        "../../x",
+        "a" * 300,
+        "9" * 5000,
+    ),
+    *(
+        "???",
+        "${",
+        "${}",
+        "${tasksets}",
+        "${.}",
+        "${..}",
+        "${a}",
+        "${oc.env:HOME}",
+        "${oc.env:NOSUCH}",
+        "${oc.decode:'['}",
+    ),
+    *(
+        "${oc.create:${tasksets}}",
+        "${hydra:runtime.cwd}",
+        "${now:%Y}",
+        "${run_folder}",
+        "${nosuch:1}",
+        "${machines.${repeat}}",
+    ),
 )
 #: Words of YAML, JSON and the override grammar, to be put between others.
 TOKENS: tuple[str, ...] = (
-    *("{", "}", "[", "]", "(", ")", ":", ": ", "? ", "- ", ",", "|", ">", "&a ", "*a", "<<: ", "<<: *a", "#", "%", "@", "`", "!"),
-    *("!!int ", "!!str ", "!!binary ", "!!set ", "!!omap ", "!!python/name:os.getcwd ", "!!python/tuple ", "!nosuch "),
-    *("---\n", "...\n", "%YAML 9.9\n", "%TAG ! x\n", "\t", "\r", "\n", "\n\n", " ", "  ", "=", "~", "+", "++", "\\", "\\u0000"),
+    *(
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ":",
+        ": ",
+        "? ",
+        "- ",
+        ",",
+        "|",
+        ">",
+        "&a ",
+        "*a",
+        "<<: ",
+        "<<: *a",
+        "#",
+        "%",
+        "@",
+        "`",
+        "!",
+    ),
+    *(
+        "!!int ",
+        "!!str ",
+        "!!binary ",
+        "!!set ",
+        "!!omap ",
+        "!!python/name:os.getcwd ",
+        "!!python/tuple ",
+        "!nosuch ",
+    ),
+    *(
+        "---\n",
+        "...\n",
+        "%YAML 9.9\n",
+        "%TAG ! x\n",
+        "\t",
+        "\r",
+        "\n",
+        "\n\n",
+        " ",
+        "  ",
+        "=",
+        "~",
+        "+",
+        "++",
+        "\\",
+        "\\u0000",
+    ),
 )
 _TOKEN = re.compile(r"\w+|\s+|.", re.DOTALL)
 MAX_BYTES = 1 << 20
@@ -90,7 +239,9 @@ def changed_tokens(text: str, chance: Random, words: Sequence[str] = ()) -> str:
             case 3:
                 tokens[at : at + 1] = [chance.choice(TOKENS)]
             case 4:
-                tokens[at : at + 1] = [written_number(chance) if chance.random() < 0.5 else chance.choice(TEXTS)]
+                tokens[at : at + 1] = [
+                    written_number(chance) if chance.random() < 0.5 else chance.choice(TEXTS)
+                ]
             case _:
                 tokens[at : at + 1] = [chance.choice(words or TOKENS)]
     return "".join(tokens)
@@ -162,7 +313,9 @@ def strange(chance: Random, value: Any) -> Any:
         case 6:
             return [_copy(value) for _ in range(chance.choice((0, 1, 2, 10, 40)))]
         case 7:
-            return chance.choice((7, 1.5, [value], {value: value})) if isinstance(value, str) else shown(value)
+            return (
+                chance.choice((7, 1.5, [value], {value: value})) if isinstance(value, str) else shown(value)
+            )
         case _:
             return "x" * chance.choice((10, 1000, 100_000))
 
@@ -186,7 +339,7 @@ def as_yaml(value: Any) -> bytes:
     try:
         text = yaml.dump(value, Dumper=_Dumper, allow_unicode=False, default_flow_style=None)
     except (yaml.YAMLError, ValueError, RecursionError):
-        text = repr(value)[:10_000]
+        text = f"a: {'9' * 5000}"
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -209,7 +362,7 @@ def as_json(value: Any) -> bytes:
     try:
         return json.dumps(value, default=str).encode()
     except (ValueError, TypeError, RecursionError):
-        return repr(value)[:10_000].encode("utf-8", "surrogatepass")
+        return b'{"a": ' + b"9" * 5000 + b"}"
 
 
 def bombs(chance: Random) -> bytes:
@@ -226,10 +379,15 @@ def bombs(chance: Random) -> bytes:
             return b"- " * depth
         case 4:
             levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]\n"]
-            levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, chance.choice((3, 8, 40)))]
+            levels += [
+                f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n"
+                for i in range(1, chance.choice((3, 8, 40)))
+            ]
             return "".join(levels).encode()
         case 5:
-            return chance.choice((b"&a [*a]", b"&a {a: *a}", b"a: &a\n  b: *a\n", b"&a {<<: *a}", b"{? &a [*a] : 1}"))
+            return chance.choice(
+                (b"&a [*a]", b"&a {a: *a}", b"a: &a\n  b: *a\n", b"&a {<<: *a}", b"{? &a [*a] : 1}")
+            )
         case 6:
             return b"a: " + b"x" * (50 * depth)
         case 7:
