@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from runner.config import CONF_FOLDER, to_plan
+from runner.config_files import bound_config_files
 from runner.config_schemas import register_schemas
 from runner.errors import RunnerError, UsageError
 from runner.exit_codes import ExitCode
@@ -39,6 +40,7 @@ _log = logging.getLogger("runner.cli")
 def main() -> int:
     """Run what the command line says; returns the exit code. `--multirun` runs several, one after the other."""
     register_schemas()
+    bound_config_files()
     # Otherwise Hydra prints errors in its own way and ends with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # A log on a full disk: what the run cannot do without tells so itself.
@@ -119,6 +121,8 @@ def explained(exc: Exception) -> RunnerError:
             next_step="write key=value, in quotes for the shell: 'tasksets.periods=[20ms, 40ms]'",
         )
     for cause in _causes(exc):
+        if isinstance(cause, RunnerError):
+            return cause
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _no_such_key(cause, exc)
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -21,7 +21,7 @@ RANKS = (
     "model model.refusal model.task model.taskset fleet specs paths control",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
-    " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
+    " qemu.failure qemu.image qemu.saved_state config config_files config_schemas wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
@@ -45,7 +45,7 @@ HOMES = {
     "fabric": {"runner.sessions.ssh"},
     "paramiko": {"runner.sessions.ssh"},
     "invoke": set[str](),  # Fabric's lower half
-    "hydra": {"runner.config", "runner.config_schemas", "runner.cli"},
+    "hydra": {"runner.config", "runner.config_files", "runner.config_schemas", "runner.cli"},
     "omegaconf": {"runner.config", "runner.config_schemas", "runner.cli"},
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},

@@ -445,9 +445,9 @@ class TestExplicitTaskSets:
         folded: list[Any] = ["x"]
         for _ in range(40):
             folded = [folded] * 9
-        for given in (itself, [{"tasks": itself}], folded, [{"tasks": [{"period": folded}]}], {"a": folded}):
+        for one in (itself, [{"tasks": itself}], folded, [{"tasks": [{"period": folded}]}], {"a": folded}):
             with pytest.raises(UsageError):
-                ExplicitTaskSets(given)  # type: ignore[arg-type]
+                ExplicitTaskSets(one)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "task",

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -124,11 +124,14 @@ def _one_worker(
     """Verdicts until the worker has done all, or died of one."""
     ours, theirs = _SPAWN.Pipe()
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    worker = _SPAWN.Process(target=_work, args=(theirs, kind, seed, indices, data, folder, scratch / "input"))
+    worker = _SPAWN.Process(
+        target=_work, args=(theirs, kind, _Order(seed, indices, data, folder, scratch / "input"))
+    )
     worker.start()
     theirs.close()
     try:
-        assert ours.poll(_START_LIMIT_S) and ours.recv() == "ready", f"no worker for {kind.name}"
+        if not ours.poll(_START_LIMIT_S) or ours.recv() != "ready":
+            raise TimeoutError(f"no worker for {kind.name}")
         for idx in indices:
             if not ours.poll(kind.limit_s):
                 worker.kill()
@@ -159,15 +162,27 @@ def _stderr(folder: Path) -> str:
 # In the worker
 
 
-def _work(
-    connection: Connection,
-    kind: type[Kind],
-    seed: int,
-    indices: Iterable[int],
-    data: bytes | None,
-    folder: Path,
-    current: Path,
-) -> None:
+@dataclass(frozen=True)
+class _Order:
+    """What a worker is to do.
+
+    Attributes:
+        seed: Makes the inputs, together with the indices.
+        indices: Of the inputs.
+        data: The input instead.
+        folder: Its own.
+        current: The file that holds the input that is being fed.
+    """
+
+    seed: int
+    indices: list[int]
+    data: bytes | None
+    folder: Path
+    current: Path
+
+
+def _work(connection: Connection, kind: type[Kind], order: _Order) -> None:
+    folder = order.folder
     stderr = os.open(folder / "stderr", os.O_RDWR | os.O_CREAT | os.O_APPEND)
     os.dup2(stderr, 2)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
@@ -178,9 +193,11 @@ def _work(
     subject = kind(folder / "scratch")
     _bound_memory(kind.memory_mib << 20)
     connection.send("ready")
-    for idx in indices:
-        made = data if data is not None else subject.make(Random(f"{seed}/{kind.name}/{idx}"))
-        current.write_bytes(made)
+    for idx in order.indices:
+        made = (
+            order.data if order.data is not None else subject.make(Random(f"{order.seed}/{kind.name}/{idx}"))
+        )
+        order.current.write_bytes(made)
         faulthandler.dump_traceback_later(0.9 * kind.limit_s, file=stderr)
         began_s = time.monotonic()
         answer, wrong = _fed(subject, made)

@@ -183,8 +183,7 @@ class JsonFile(Kind):
         match which:
             case 0:
                 (self.scratch / "image" / METADATA_NAME).write_bytes(data)
-                image = GuestImage.load(self.scratch / "image")
-                assert len(f"{image.arch} {image.digest} {image.kernel_release} {image.identity}") < 10_000
+                assert len(GuestImage.load(self.scratch / "image").identity) == 16
             case 1:
                 self._snapshot.seal.write_bytes(data)
                 return "sealed" if self._snapshot.sealed() else "passed over"

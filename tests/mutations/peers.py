@@ -34,15 +34,16 @@ _EVENT = {
     "data": {"action": "pause"},
     "timestamp": {"seconds": 1, "microseconds": 2},
 }
-_ERROR = {"error": {"class": "GenericError", "desc": "no such thing"}, "id": "__qmp#00001"}
-_CONVERSATION: list[dict[str, Any]] = [
-    _GREETING,
-    {"return": {}, "id": "__qmp#00000"},
-    _EVENT,
-    {"return": {"status": "running", "running": True}, "id": "__qmp#00001"},
-    {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}},
-    {"return": [], "id": "__qmp#00002"},
+_ERROR = {"error": {"class": "GenericError", "desc": "no such thing"}, "id": "__qmp#00000"}
+#: What is said at first, after the first command, after the second …
+_CONVERSATION: list[list[dict[str, Any]]] = [
+    [_GREETING],
+    [{"return": {}}, _EVENT],
+    [{"return": {"status": "running", "running": True}, "id": "__qmp#00000"}, {**_EVENT, "event": "STOP"}],
+    [{"return": {}, "id": "__qmp#00001"}],
+    [_EVENT, {"return": [], "id": "__qmp#00002"}],
 ]
+_APART = b"\x1d\x1d"
 _WORDS = (
     "QMP",
     "return",
@@ -71,23 +72,29 @@ class QmpPeer(Kind):
     refusals = (InfrastructureError,)
 
     def make(self, chance: Random) -> bytes:
-        said = [dict(message) for message in _CONVERSATION]
+        turns = [[as_json(message) for message in turn] for turn in _CONVERSATION]
         if chance.random() < 0.3:
-            said[3] = _ERROR
-        lines = [as_json(message) for message in said]
+            turns[2][0] = as_json(_ERROR)
         for _ in range(chance.choice((1, 1, 2))):
-            at = chance.randrange(len(lines))
+            turn = chance.randrange(len(turns))
+            at = chance.randrange(len(turns[turn]))
+            said = turns[turn][at]
             match chance.randrange(6):
                 case 0 | 1 | 2:
-                    lines[at] = as_json(changed_value(json.loads(json.dumps(said[at])), chance))
+                    turns[turn][at] = as_json(
+                        changed_value(json.loads(json.dumps(_CONVERSATION[turn][at])), chance)
+                    )
                 case 3:
-                    lines[at] = changed_tokens(lines[at].decode(), chance, _WORDS).encode("utf-8", "replace")
+                    turns[turn][at] = changed_tokens(said.decode("utf-8", "replace"), chance, _WORDS).encode(
+                        "utf-8", "replace"
+                    )
                 case 4:
-                    lines[at] = changed_bytes(lines[at], chance, lines)
+                    turns[turn][at] = changed_bytes(said, chance, turns[turn])
                 case _:
-                    lines[at] = bombs(chance)
+                    turns[turn][at] = bombs(chance)
         end = chance.choice((b"\r\n", b"\r\n", b"\n"))
-        return bytes([chance.choice((0, 0, 1, 100)), chance.randrange(2)]) + end.join([*lines, b""])
+        said = _APART.join(end.join([*turn, b""]) for turn in turns)
+        return bytes([chance.choice((0, 0, 1, 100)), chance.randrange(2)]) + said
 
     def feed(self, data: bytes) -> str:
         ours, theirs = socket.socketpair()
@@ -97,8 +104,11 @@ class QmpPeer(Kind):
 
         def talk() -> None:
             with theirs, suppress(OSError):
-                for piece in pieces(data[2:], data[0]) if len(data) < 10_000 else (data[2:],):
-                    theirs.sendall(piece)
+                for turn in data[2:].split(_APART):
+                    for piece in pieces(turn, data[0] if len(turn) < 10_000 else 0):
+                        theirs.sendall(piece)
+                    if not theirs.recv(4096):
+                        return
                 if data[1]:
                     over.wait(self.limit_s)
 
@@ -106,7 +116,7 @@ class QmpPeer(Kind):
         lost = threading.Event()
 
         def on_event(name: str, told: Mapping[str, object]) -> None:
-            heard.append(name)
+            heard.append(f"{name} {told!r:.100}")
 
         peer = threading.Thread(target=talk)
         monitor = QmpMonitor("qemu1", ours, on_event, lost.set)
