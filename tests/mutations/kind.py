@@ -23,7 +23,7 @@ class Kind(ABC):
     share: ClassVar[int]
     #: What the reader may answer beside acceptance.
     refusals: ClassVar[tuple[type[Exception], ...]] = (RunnerError,)
-    #: Wall-clock time that one input may take; generous, for the computer may be busy.
+    #: CPU time that one input may take; ten times as long by the clock, for the computer may be busy.
     limit_s: ClassVar[float] = 20.0
     #: Memory that the worker may take beyond what it has when it begins to feed.
     memory_mib: ClassVar[int] = 256
