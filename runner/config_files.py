@@ -11,11 +11,12 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
+from runner.durable import read_start
 from runner.errors import UsageError
 
 # Measured: so many values take Hydra 200 MiB and 10 s.
 MAX_VALUES = 100_000
-MAX_BYTES = 8 << 20
+MAX_VALUE_BYTES = 80  # on average
 MAX_DEPTH = 60
 # libyaml's parser, where PyYAML was built with it, is ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,28 +41,27 @@ def bound_config_files() -> None:
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = BoundedFiles
 
 
-def check_size(path: Path) -> None:
-    """Refuse a file that is too much; what is no YAML at all is for Hydra to tell.
+def check_size(path: Path, max_values: int = MAX_VALUES) -> None:
+    """Refuse a YAML file that is too much; what is no YAML at all is for who reads it to tell.
 
     Raises:
         UsageError: as `BoundedFiles.load_config`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_start(path, max_values * MAX_VALUE_BYTES + 1)
     except OSError:
         return
-    if len(data) > MAX_BYTES:
-        raise _too_much(path, f"is longer than {MAX_BYTES} bytes")
+    if len(data) > max_values * MAX_VALUE_BYTES:
+        raise _too_much(path, f"is longer than {max_values * MAX_VALUE_BYTES} bytes")
     try:
-        n_values = _n_values(path, yaml.parse(data, Loader=_LOADER))
+        n_values = _n_values(path, yaml.parse(data, Loader=_LOADER), endless=max_values + 1)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return
-    if n_values > MAX_VALUES:
-        raise _too_much(path, f"unfolds to more than {MAX_VALUES} values")
+    if n_values > max_values:
+        raise _too_much(path, f"unfolds to more than {max_values} values")
 
 
-def _n_values(path: Path, events: Iterator[yaml.Event]) -> int:
+def _n_values(path: Path, events: Iterator[yaml.Event], *, endless: int) -> int:
     """How many values a document is when every alias is replaced by what it stands for."""
     known: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []
@@ -69,7 +69,7 @@ def _n_values(path: Path, events: Iterator[yaml.Event]) -> int:
     for event in events:
         match event:
             case yaml.AliasEvent():
-                total += known.get(event.anchor, 0)
+                total += known.get(event.anchor or "", 0)
             case yaml.ScalarEvent():
                 total += 1
                 known[event.anchor or ""] = 1
@@ -77,7 +77,7 @@ def _n_values(path: Path, events: Iterator[yaml.Event]) -> int:
                 if len(open_nodes) == MAX_DEPTH:
                     raise _too_much(path, f"is nested more than {MAX_DEPTH} levels deep")
                 open_nodes.append((event.anchor, total))
-                known[event.anchor or ""] = MAX_VALUES + 1  # as long as it is open: what holds itself has no end
+                known[event.anchor or ""] = endless  # as long as it is open: what holds itself has no end
                 total += 1
             case yaml.CollectionEndEvent():
                 anchor, before = open_nodes.pop()

@@ -21,17 +21,24 @@ A missed deadline or a task that the kernel's admission test refused is data (an
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from pathlib import Path
 
 from runner.excerpt import printable
+from runner.secrets import masked
 
+#: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
+SHORTAGES = frozenset(
+    {errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE}
+)
 MAX_PART_CHARS = 4_000
 
 
 def _part(text: str) -> str:
-    shown = printable(text[:MAX_PART_CHARS])
-    return f"{shown}…" if len(text) > MAX_PART_CHARS else shown
+    # Of a text that is cut, the end of a secret might be cut off, which then would not be recognised.
+    shown = printable(masked(text[: 2 * MAX_PART_CHARS]))
+    return f"{shown[:MAX_PART_CHARS]}…" if len(shown) > MAX_PART_CHARS else shown
 
 
 class Fault(StrEnum):
@@ -48,8 +55,8 @@ class Fault(StrEnum):
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
 
-    Some of it comes from guests and files: whatever a terminal would obey, or could not be written, is escaped, and no part
-    is longer than `MAX_PART_CHARS`.
+    Guarantees: passwords and tokens that `runner.secrets` recognises are masked; whatever a terminal would obey, or could not
+    be written, is escaped; no part is longer than `MAX_PART_CHARS`. For some of it comes from guests and files.
 
     Attributes:
         what: One sentence that names the key, file or machine concerned.
@@ -68,8 +75,9 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
+        what = _part(what)
         super().__init__(what)
-        self.what = _part(what)
+        self.what = what
         self.next_step = _part(next_step)
         self.where = _part(where)
         self.evidence = _part(evidence)
@@ -94,6 +102,12 @@ class UsageError(RunnerError):
 
 class HostError(RunnerError):
     """This computer cannot run what was asked: QEMU, image, port, memory or disk."""
+
+    @staticmethod
+    def because(exc: OSError, what: str, *, where: str = "", next_step: str = "") -> HostError:
+        """The error for what the kernel refused: a `HostShortage` where it may grant the same later."""
+        kind = HostShortage if exc.errno in SHORTAGES else HostError
+        return kind(f"{what}: {exc}", where=where, next_step=next_step)
 
 
 class HostShortage(HostError):
@@ -151,3 +165,24 @@ class DisturbedError(RunnerError):
 
 class MachineKilled(RunnerError):
     """The operator killed the machine; its task set goes back to the queue uncharged."""
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """Whose doing it is that something failed; None for what is no failure of the infrastructure."""
+    if isinstance(error, InfrastructureError):
+        return error.fault
+    return Fault.HOST if isinstance(error, HostError) else None
+
+
+def host_error(exc: OSError, where: str) -> HostError:
+    """What the operating system refused, most likely in the run folder."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostError(
+        f"the disk of the run folder is full: {exc.strerror}"
+        if full
+        else f"the run folder cannot be used: {exc}",
+        where=where,
+        next_step="make room, or choose another place: hydra.run.dir=/path/with/room"
+        if full
+        else "choose another place: hydra.run.dir=/path",
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from runner.errors import HostError, InfrastructureError, UsageError
+
 
 class ExitCode(IntEnum):
     """The command line's exit codes."""
@@ -20,3 +22,12 @@ class ExitCode(IntEnum):
     HOST = 4
     #: Stopped by the operator before the end.
     STOPPED = 5
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """What a command should end with after this error."""
+    if isinstance(error, UsageError):
+        return ExitCode.USAGE
+    if isinstance(error, HostError | InfrastructureError):
+        return ExitCode.HOST
+    return ExitCode.BUG

@@ -44,9 +44,34 @@ class RunPaths:
         return self.folder / "distributor.log"
 
     @property
+    def lock(self) -> Path:
+        """There while a runner works here: who."""
+        return self.folder / "run.lock"
+
+    @property
+    def record(self) -> Path:
+        """The folder of the composed config and the overrides."""
+        return self.folder / ".hydra"
+
+    @property
+    def sweep(self) -> Path:
+        """In the folder of a sweep: its config and overrides."""
+        return self.folder / "multirun.yaml"
+
+    @property
+    def parquet(self) -> Path:
+        """Where the Parquet files go unless the config says otherwise."""
+        return self.folder / "parquet"
+
+    @property
     def machines(self) -> Path:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"
+
+    @property
+    def bad(self) -> Path:
+        """The folder that holds one folder per task set that was given up, with what is known of it."""
+        return self.folder / "bad"
 
     def machine(self, name: str) -> Path:
         """A machine's own folder, made if need be: its log, its console, QEMU's stderr."""

@@ -66,6 +66,19 @@ class EarlierResult(RunResult):
             yield event
 
 
+def stored_table_sha256(database: sqlite3.Connection, run_id: str) -> str | None:
+    """Digest of the jobs that the data hold of a valid run; None where they are none that a run could have.
+
+    Raises:
+        sqlite3.Error: they cannot be read.
+    """
+    try:
+        jobs = tuple([_job(row) for row in database.execute(_JOBS, (run_id,))])
+    except ValueError:  # an exit type that there is not
+        return None
+    return RunResult(outcome=Outcome.COMPLETED, jobs=jobs).table_sha256
+
+
 class EarlierRun:
     """The data of another run, finished or not, open for looking up results.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Marks a file as ours among all SQLite files: `RTF1`.
 APPLICATION_ID = 0x52544631
 
@@ -152,6 +152,8 @@ RUNS = Table(
         Column("machine", Kind.ENUM, required=True),
         # Which of the measurements that `repeat` asks for, at which try, as the how manieth set on its guest.
         *_columns(Kind.INT, "repetition", "attempt", "position", required=True),
+        # What the machine had to do before, its last attempt having failed; null: nothing.
+        Column("recovery", Kind.ENUM),
         *_columns(Kind.ENUM, "outcome", "scheduler", "overrun_policy", required=True),
         *FACTS,
         Column("facts_json", Kind.TEXT, required=True),
@@ -205,38 +207,66 @@ EVENTS = Table(
     clustered=True,
 )
 
-TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS)
+SUBMISSIONS = Table(
+    name="submissions",
+    columns=(
+        Column("submission", Kind.INT, required=True),
+        # The class that yields its task sets.
+        Column("source", Kind.TEXT, required=True),
+        # How often each of its sets is measured.
+        Column("repeat", Kind.INT, required=True),
+        # How many sets it has; null while that is not known.
+        Column("n_total", Kind.INT),
+    ),
+    key=("submission",),
+)
+
+#: What has become of each measurement that was handed out; whatever is not here was not begun.
+LEDGER = Table(
+    name="ledger",
+    columns=(
+        # The set's place: which submission, and the how manieth of its source, from 0. Equal sets may stand at several places.
+        *_columns(Kind.INT, "submission", "set_idx", "repetition", required=True),
+        Column("taskset_id", Kind.TEXT, required=True),
+        # pending, done (`run_id` is its valid run) or bad (the whole set was given up).
+        Column("state", Kind.ENUM, required=True),
+        # Tries that came to nothing, other than by the operator's will.
+        Column("n_failed", Kind.INT, required=True),
+        Column("run_id", Kind.TEXT),
+        # Why the last try failed.
+        Column("error", Kind.TEXT),
+    ),
+    key=("submission", "set_idx", "repetition"),
+    parent=(("submission",), "submissions"),
+    clustered=True,
+)
+
+INCIDENTS = Table(
+    name="incidents",
+    columns=(
+        # In the order in which they were told.
+        Column("seq", Kind.INT, required=True),
+        Column("utc", Kind.TEXT, required=True),
+        Column("machine", Kind.ENUM, required=True),
+        # Whose doing it was: taskset, guest or host.
+        Column("fault", Kind.ENUM, required=True),
+        Column("what", Kind.TEXT, required=True),
+        # What the machine did next, to be of use again.
+        Column("recovery", Kind.ENUM),
+        # For how long the machine was put aside.
+        Column("aside_s", Kind.REAL),
+        # Of the attempt that it ended; null where no task set ran.
+        Column("taskset_id", Kind.TEXT),
+        *_columns(Kind.INT, "submission", "set_idx", "repetition", "attempt"),
+        # Folder with what was kept, relative to the run folder.
+        Column("evidence", Kind.TEXT),
+    ),
+    key=("seq",),
+)
+
+TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER, INCIDENTS)
 INDICES = (
     "CREATE INDEX runs_taskset_id ON runs (taskset_id)",
     "CREATE INDEX runs_identity ON runs (identity)",
-)
-
-#: Answers that most readers want first, so that one line of SQL is enough.
-VIEWS = (
-    """CREATE VIEW responses AS
--- One row per task and valid run: the worst response time of its finished jobs, and its ratio to the deadline.
-SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx, tasks.name AS task,
-    count(*) AS n_jobs, count(response_ns) AS n_finished, count(*) FILTER (WHERE missed) AS n_missed,
-    max(response_ns) AS worst_response_ns, deadline_ns,
-    1.0 * max(response_ns) / deadline_ns AS response_over_deadline, repetition, validity
-FROM jobs JOIN runs USING (run_id) JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
-GROUP BY runs.run_id, task_idx""",
-    """CREATE VIEW acceptance AS
--- One row per utilization asked for: how many task sets were measured, in how many runs, and in which share of the sets no job
--- missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
--- every run count in n_disturbed only; what does not repeat, nowhere.
-WITH measured AS (
-    SELECT taskset_id, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
-        min(schedulable) FILTER (WHERE validity IS NOT 'disturbed') AS all_met,
-        count(*) FILTER (WHERE validity IS NOT 'disturbed' AND schedulable IS NULL) AS n_open
-    FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected') GROUP BY taskset_id
-), judged AS (
-    SELECT taskset_id, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
-)
-SELECT round(coalesce(utilization_target, utilization), 6) AS utilization,
-    count(*) FILTER (WHERE n_runs) AS n_tasksets, sum(n_runs) AS n_runs,
-    count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio,
-    count(*) FILTER (WHERE n_runs = 0) AS n_disturbed
-FROM judged JOIN tasksets USING (taskset_id) WHERE state IS NOT 'unrepeatable'
-GROUP BY 1 ORDER BY 1""",
+    "CREATE INDEX incidents_place ON incidents (submission, set_idx)",
 )

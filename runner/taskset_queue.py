@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable
 
-from runner.errors import RunnerError, TaskSetError, UnrepeatableError, UsageError
-from runner.model import TaskSet, TaskSetSource
-from runner.monitors.channel import MonitorChannel
-
-
-@dataclass(frozen=True)
-class Job:
-    """What `add_job` was given: task sets, who is told about them, and how their sessions are to be set up."""
-
-    source: TaskSetSource
-    channel: MonitorChannel
-    session_parameters: tuple[Any, ...] = ()
-
-
-class _Series:
-    """All measurements of one set that are still to come or under way; dropped with the last of them."""
-
-    def __init__(self, taskset: TaskSet, repeat: int) -> None:
-        self.taskset = taskset
-        # Repetitions that were never handed out.
-        self.n_fresh = repeat
-        self.n_missing = repeat
-        # Identity -> the repetition that was first to end, and its table, which all others must equal.
-        self.tables: dict[str | None, tuple[int, str]] = {}
-        # The lease that makes the set bad; from then on nothing that the others come to counts.
-        self.given_up_by: Lease | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Lease:
-    """One measurement of one task set in the hands of one machine; goes back to its queue exactly once.
-
-    Attributes:
-        job: The job that it belongs to.
-        taskset: What to run.
-        repetition: Which of the measurements of that set: 1 … the queue's `repeat`.
-        attempt: 1 for the first try at this repetition.
-    """
-
-    job: Job
-    taskset: TaskSet
-    repetition: int
-    attempt: int
-    queue: TaskSetQueue = field(repr=False)
-    series: _Series = field(repr=False)
+from runner.errors import Fault, RunnerError, TaskSetError, UnrepeatableError, UsageError, fault_of
+from runner.lease import Job, Lease, Series
+from runner.model import TaskSet
+from runner.progress import KnownSet, Progress, other_set
+from runner.retries import Retries, Retry
+from runner.submission import Submission
 
 
 class TaskSetQueue:
@@ -59,31 +19,51 @@ class TaskSetQueue:
 
     Guarantees: each set is leased `repeat` times, to several machines at once where they ask for it, and is done when all of
     these measurements are; a measurement is leased to one machine at a time. One that was given back comes first when the next
-    is asked for; after `max_tries` charged attempts its set is bad, and further measurements of it count for nothing. Sets are
-    drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory.
+    is asked for; but if its guest was at fault, one other goes before it, and if this computer was, it waits for a while. After so
+    many charged attempts as the kind of failure allows its set is bad, and further measurements of it count for nothing. Sets are
+    drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory. What an
+    earlier runner has ended (the job's `progress`) is not handed out again.
     Threads: every method may be called from any thread; none blocks, but for the source's own computing.
     """
 
-    def __init__(self, job: Job, *, max_tries: int = 3, repeat: int = 1) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        max_tries: int = 3,
+        max_guest_tries: int = 5,
+        max_host_tries: int = 10,
+        repeat: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if max_tries < 1:
             raise UsageError(f"max_tries is {max_tries}, must be 1 or more", where="machines.max_tries")
         if repeat < 1:
             raise UsageError(f"repeat is {repeat}, must be 1 or more", where="repeat")
+        if job.progress is not None:
+            job.progress.check_repeat(repeat)
         self.job = job
-        self.max_tries = max_tries
+        self.bounds = {Fault.TASKSET: max_tries, Fault.GUEST: max_guest_tries, Fault.HOST: max_host_tries}
         self.repeat = repeat
+        progress = job.progress
         self.n_total = job.source.n_variants
-        self.n_done = 0
-        self.n_bad = 0
+        if self.n_total is None and progress is not None:
+            self.n_total = progress.n_total
+        self.n_done = 0 if progress is None else progress.n_done
+        self.n_bad = 0 if progress is None else progress.n_bad
         #: What the source raised; what else it would have yielded is not known then.
         self.error: Exception | None = None
         self._variants = job.source.variants()
         self._n_drawn = 0
-        self._exhausted = self.n_total == 0
+        # Measurements that an earlier runner has ended, of sets that were not drawn yet.
+        self._n_ended_ahead = 0 if progress is None else progress.n_ended
+        self._exhausted = self._n_ahead == 0
+        self._announced_total = self.n_total
         # The set that was drawn last, while some of its repetitions were never handed out.
-        self._current: _Series | None = None
-        # What was given back: series, repetition, next attempt.
-        self._again: deque[tuple[_Series, int, int]] = deque()
+        self._current: Series | None = None
+        self._clock = clock
+        self._n_measured = 0
+        self._again: Retries[Series] = Retries()
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
 
@@ -98,13 +78,19 @@ class TaskSetQueue:
         with self._lock:
             if self._exhausted:
                 return self._n_waiting
-            if self.n_total is None:
-                return None
-            return max(0, self.n_total - self._n_drawn) * self.repeat + self._n_waiting
+            n_ahead = self._n_ahead
+            return None if n_ahead is None else n_ahead + self._n_waiting
+
+    @property
+    def _n_ahead(self) -> int | None:
+        """Measurements of sets that were not drawn yet; None while that is not known."""
+        if self.n_total is None:
+            return None
+        return max(0, (self.n_total - self._n_drawn) * self.repeat - self._n_ended_ahead)
 
     @property
     def _n_waiting(self) -> int:
-        return len(self._again) + (self._current.n_fresh if self._current is not None else 0)
+        return len(self._again) + (len(self._current.fresh) if self._current is not None else 0)
 
     @property
     def drained(self) -> bool:
@@ -112,37 +98,85 @@ class TaskSetQueue:
         with self._lock:
             return self._exhausted and not self._n_waiting and not self._leases
 
+    @property
+    def submission(self) -> Submission:
+        """What others are told of the job."""
+        return Submission(
+            number=self.job.submission,
+            source=type(self.job.source).__name__,
+            repeat=self.repeat,
+            n_total=self.n_total,
+            resumed=None if self.job.progress is None else self.job.progress.number,
+        )
+
     def acquire(self) -> Lease | None:
         """The next measurement, or None if none is at hand (a leased one may still come back: see `drained`).
 
         Raises:
             Exception: whatever the source raises; it is then exhausted.
+            UsageError: the source does not yield the sets that an earlier runner was given.
         """
         with self._lock:
-            if self._again:
-                series, repetition, attempt = self._again.popleft()
-            else:
-                fresh = self._fresh()
-                if fresh is None:
-                    return None
-                series, attempt = fresh, 1
-                repetition = self.repeat - series.n_fresh
-            lease = Lease(self.job, series.taskset, repetition, attempt, self, series)
-            self._leases.add(lease)
-            return lease
+            lease = self._lease()
+            news, self._announced_total = self.n_total != self._announced_total, self.n_total
+        if news:  # not under the lock: the channel may be full
+            self.job.channel.submission(self.submission)
+        return lease
 
-    def _fresh(self) -> _Series | None:
-        """The set whose next repetition is handed out for the first time."""
-        series = self._current
-        if series is None:
-            taskset = self._draw()
+    def _lease(self) -> Lease | None:
+        retry = self._again.next(self._clock()) or self._first_try()
+        retry = retry or self._again.next_of_all(self._clock())
+        if retry is None:
+            return None
+        self._again.overtaken()
+        series = retry.of
+        lease = Lease(
+            self.job,
+            series.taskset,
+            series.set_idx,
+            retry.repetition,
+            retry.attempt,
+            self,
+            series,
+            retry.tries,
+        )
+        self._leases.add(lease)
+        return lease
+
+    @property
+    def pause_s(self) -> float | None:
+        """Seconds until the first of those that came back may be tried again; None if none waits."""
+        with self._lock:
+            due_s = self._again.due_s()
+        return None if due_s is None else max(0.0, due_s - self._clock())
+
+    def _first_try(self) -> Retry[Series] | None:
+        """A measurement that this queue hands out for the first time."""
+        while self._current is None:
+            set_idx, taskset = self._n_drawn, self._draw()
             if taskset is None:
                 return None
-            series = self._current = _Series(taskset, self.repeat)
-        series.n_fresh -= 1
-        if not series.n_fresh:
+            known = None if self.job.progress is None else self._known(self.job.progress, set_idx, taskset)
+            series = Series(taskset, set_idx, self.repeat, known)
+            if series.fresh and not (known is not None and known.bad):
+                self._current = series
+        series = self._current
+        repetition = series.fresh.pop()
+        if not series.fresh:
             self._current = None
-        return series
+        return Retry(series, repetition, *series.past(repetition))
+
+    def _known(self, progress: Progress, set_idx: int, taskset: TaskSet) -> KnownSet | None:
+        known = progress.known(set_idx)
+        if known is None:
+            return None
+        if known.taskset_id != taskset.taskset_id:
+            self._exhausted = True
+            self.error = other_set(progress, set_idx, known.taskset_id, taskset.taskset_id)
+            raise self.error
+        self._n_ended_ahead -= self.repeat if known.bad else len(known.measured)
+        self._exhausted = self._n_ahead == 0
+        return known
 
     def _draw(self) -> TaskSet | None:
         if self._exhausted:
@@ -157,7 +191,7 @@ class TaskSetQueue:
             self.n_total = self._n_drawn
         else:
             self._n_drawn += 1
-            self._exhausted = self._n_drawn == self.n_total
+            self._exhausted = self._n_ahead == 0
         return taskset
 
     def compare(
@@ -190,6 +224,7 @@ class TaskSetQueue:
         """The measurement was made."""
         with self._lock:
             self._end(lease)
+            self._n_measured += 1
             lease.series.n_missing -= 1
             if not lease.series.n_missing and lease.series.given_up_by is None:
                 self.n_done += 1
@@ -205,15 +240,38 @@ class TaskSetQueue:
             series = lease.series
             if self._gives_up(lease, error, charged):
                 self.n_bad += 1
-                self._again = deque(one for one in self._again if one[0] is not series)
+                self._again.drop(series)
                 if self._current is series:
                     self._current = None
                 return True
             if series.given_up_by is lease:
                 series.given_up_by = None  # asked about another error than came in the end
             if series.given_up_by is None:
-                self._again.append((series, lease.repetition, lease.attempt + charged))
+                self._again.add(self._retry(lease, error, charged))
             return False
+
+    def _retry(self, lease: Lease, error: RunnerError, charged: bool) -> Retry[Series]:
+        if not charged:
+            return Retry(lease.series, lease.repetition, lease.attempt, lease.tries)
+        blamed = lease.tries.blame(error, self._n_others(lease))
+        tries = lease.tries.failed(error, self._n_others(lease))
+        return Retry(
+            lease.series,
+            lease.repetition,
+            lease.attempt + 1,
+            tries,
+            due_s=self._clock() + tries.pause_s if blamed is Fault.HOST else 0.0,
+            gives_way=fault_of(error) is Fault.GUEST,
+        )
+
+    def blame(self, lease: Lease, error: RunnerError) -> Fault | None:
+        """Whose doing it is that the lease's attempt failed, in the light of what else was measured meanwhile."""
+        with self._lock:
+            return lease.tries.blame(error, self._n_others(lease))
+
+    def _n_others(self, lease: Lease) -> int:
+        """Measurements of other sets so far."""
+        return self._n_measured - (self.repeat - lease.series.n_missing)
 
     def would_be_bad(self, lease: Lease, error: RunnerError, *, charged: bool) -> bool:
         """Whether `give_back` with these arguments gives the set up; it should follow.
@@ -224,7 +282,8 @@ class TaskSetQueue:
             return self._gives_up(lease, error, charged)
 
     def _gives_up(self, lease: Lease, error: RunnerError, charged: bool) -> bool:
-        if not isinstance(error, TaskSetError) and not (charged and lease.attempt >= self.max_tries):
+        tries = lease.tries.failed(error, self._n_others(lease))
+        if not isinstance(error, TaskSetError) and not (charged and tries.used_up(self.bounds)):
             return False
         series = lease.series
         series.given_up_by = series.given_up_by or lease

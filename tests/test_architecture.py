@@ -17,23 +17,24 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors excerpt deadline units durable exit_codes",
-    "model model.refusal model.task model.taskset fleet specs paths control",
+    "errors excerpt secrets deadline units durable exit_codes",
+    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written schema qemu qemu.architectures qemu.command"
-    " qemu.failure qemu.image qemu.saved_state config config_files config_schemas wire decoder identity disturbance mailbox"
+    " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
+    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
+    " config_schemas resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
-    " monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record reuse"
-    " parquet taskset_queue queue control_watcher status signals",
-    "sessions.mailbox sessions.simulation sessions.ssh monitors.logging monitors.progress monitors.sqlite"
+    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
+    " reuse audit parquet retries lease taskset_queue queue control_watcher status signals run_lock",
+    "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
-    "station measuring machine",
+    "station measuring attempt recoveries machine",
     "kinds",
-    "distributor",
-    "terminal manifest run cli console __main__",
+    "alarm roster distributor",
+    "terminal manifest assembly run_files run campaign cli check console __main__",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -42,20 +43,37 @@ RANK = {
 
 #: Libraries, and the only modules that may know them. Everything else comes through these.
 HOMES = {
-    "fabric": {"runner.sessions.ssh"},
-    "paramiko": {"runner.sessions.ssh"},
+    "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
+    "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "invoke": set[str](),  # Fabric's lower half
-    "hydra": {"runner.config", "runner.config_files", "runner.config_schemas", "runner.cli"},
-    "omegaconf": {"runner.config", "runner.config_schemas", "runner.cli"},
+    "hydra": {
+        "runner.config",
+        "runner.config_schemas",
+        "runner.config_composer",
+        "runner.config_errors",
+        "runner.config_files",
+        "runner.cli",
+    },
+    "omegaconf": {
+        "runner.config",
+        "runner.config_composer",
+        "runner.config_errors",
+        "runner.config_record",
+        "runner.config_schemas",
+        "runner.campaign",
+        "runner.cli",
+    },
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.control_watcher"},
     "sqlite3": {
         "runner.database",
+        "runner.audit",
+        "runner.ledger",
+        "runner.progress",
         "runner.record",
         "runner.reuse",
         "runner.parquet",
-        "runner.monitors.sqlite",
     },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
@@ -66,6 +84,7 @@ LINES_SOFT = 300
 #: Longer than they should be, and why they still are one module.
 LONG = {
     "runner.machine": "the life of a host is one story",
+    "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.ssh": "the one home of Fabric and paramiko",

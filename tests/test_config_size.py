@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config_files import MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_size
+from runner.config_files import MAX_DEPTH, MAX_VALUE_BYTES, MAX_VALUES, check_size
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from tests.cli import run_cli
@@ -23,7 +23,7 @@ BOMB = f"# @package _global_\na0: &a0 [x, x]\n{LEVELS}"
         ("a: &a {b: {c: *a}}", "unfolds"),
         ("[" + "1, " * (MAX_VALUES + 1) + "]", "unfolds"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested"),
-        ("x" * (MAX_BYTES + 1), "longer"),
+        ("x" * (MAX_VALUES * MAX_VALUE_BYTES + 1), "longer"),
     ],
 )
 def test_what_is_too_much_is_told_with_its_file(tmp_path: Path, text: str, what: str) -> None:

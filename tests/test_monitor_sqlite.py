@@ -161,20 +161,25 @@ def test_the_same_run_is_there_once_however_often_it_is_told(path):
     assert ask(path, "SELECT count(*) FROM jobs") == [(3,)]
 
 
-def test_a_valid_run_takes_the_place_of_an_invalid_one_and_never_the_other_way_round(path):
+def test_failed_attempts_stand_beside_the_valid_run_which_nothing_undoes(path):
+    """And its jobs are found under the same `run_id`, whatever else went wrong."""
     monitor = SQLiteMonitor(path)
     monitor.open()
     monitor.__taskset_stop__(known(), failed())
     monitor.__taskset_stop__(known(machine="qemu2"), failed(Outcome.INFRA_ERROR))
     monitor.idle()
     assert ask(path, "SELECT machine, outcome FROM runs") == [("qemu2", "infra_error")]
-    monitor.__taskset_start__(known(machine="qemu3"))
-    monitor.__taskset_event__(known(machine="qemu3"), StartEvent(1))
-    monitor.__taskset_finish__(known(machine="qemu3"), good())
+    monitor.__taskset_start__(known(2, machine="qemu3"))
+    monitor.__taskset_event__(known(2, machine="qemu3"), StartEvent(1))
+    monitor.__taskset_finish__(known(2, machine="qemu3"), good())
     monitor.__taskset_stop__(known(), failed())
     monitor.close()
-    assert ask(path, "SELECT machine, outcome, error FROM runs") == [("qemu3", "completed", None)]
+    assert ask(path, "SELECT run_id, machine, outcome FROM runs ORDER BY outcome") == [
+        (known().run_id, "qemu3", "completed"),
+        (f"{known().run_id}.1", "qemu1", "guest_crash"),
+    ]
     assert ask(path, "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM events)") == [(3, 1)]
+    assert ask(path, "SELECT state, n_failed, run_id FROM ledger") == [("done", 1, known().run_id)]
     assert ask(path, "PRAGMA foreign_key_check") == []
 
 

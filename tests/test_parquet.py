@@ -15,8 +15,9 @@ import pytest
 from pyarrow import parquet
 
 from runner import schema
-from runner.errors import HostError, RunnerError, UsageError
+from runner.errors import Fault, HostError, RunnerError, UsageError
 from runner.events import EndEvent, ExitType, RefusedEvent, Run, RunResult, StartEvent, Validity
+from runner.incidents import Incident
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.parquet import write_parquet
@@ -50,6 +51,7 @@ def measured(folder: Path, *told: tuple[Run, RunResult]) -> dict[str, pa.Table]:
         monitor.__taskset_event__(which, EndEvent(20 * MS, stopped=True))
         if result.error:
             monitor.__taskset_stop__(which, result)
+            monitor.__incident__(Incident(what="it died", fault=Fault.GUEST, machine=which.machine))
         else:
             monitor.__taskset_finish__(which, result)
     monitor.close()
@@ -100,7 +102,7 @@ def test_every_table_is_there_with_all_its_rows_columns_and_types(tmp_path: Path
             for rows in (found.to_pylist(), stored)
         ]
         assert in_order[0] == in_order[1]
-    assert tables["jobs"].schema.metadata[b"rtfleet.schema_version"] == b"2"
+    assert tables["jobs"].schema.metadata[b"rtfleet.schema_version"] == b"3"
 
 
 def test_a_run_without_results_has_tables_without_rows(tmp_path: Path) -> None:
@@ -213,6 +215,16 @@ except HostError as exc:
     assert "cannot be written" in done.stdout
     assert f"nothing is lost: {database} is complete" in done.stdout
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    measured(tmp_path / "run", (attempt(taskset()), good()))
+    folder = tmp_path / "run" / "parquet"
+    before = sorted(folder.iterdir())
+    (folder / ".partial-12345678").mkdir()
+    (folder / ".partial-12345678" / "jobs.parquet").write_bytes(b"PAR1")
+    write_parquet(tmp_path / "run" / "results.sqlite", folder)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_folder_that_cannot_be_made_is_the_hosts_fault(tmp_path: Path) -> None:

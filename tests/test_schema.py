@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import rows, schema
+from runner import rows, schema, views
 from runner.events import (
     Disturbance,
     EndEvent,
@@ -55,7 +55,7 @@ def test_sqlite_takes_every_definition():
         described = database.execute(f"PRAGMA table_info({table.name})").fetchall()
         assert tuple(row[1] for row in described) == table.names
         assert tuple(row[1] for row in sorted(described, key=lambda row: row[5]) if row[5]) == table.key
-    for statement in (*schema.INDICES, *schema.VIEWS):
+    for statement in (*schema.INDICES, *views.VIEWS):
         database.execute(statement)
     assert database.execute("PRAGMA foreign_key_check").fetchall() == []
     database.close()

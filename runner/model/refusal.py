@@ -31,15 +31,19 @@ def can_be_passed(word: str) -> bool:
         return False
 
 
-def check_name(name: str, of: str) -> None:
+def check_name(name: object, of: str) -> None:
     """Refuse a name that some table, log or screen could not hold on one line."""
     plain = isinstance(name, str) and "\n" not in name and "\t" not in name and printable(name) == name
-    check(plain, f"{of} {excerpt(name)}", "has a name with characters that are no text on one line")
-    check(
-        len(name) <= MAX_NAME_CHARS,
-        f"{of} {excerpt(name)}",
-        f"has a name of {len(name)} characters, more than {MAX_NAME_CHARS}",
-    )
+    if not plain:
+        raise refusal(
+            f"{of} {excerpt(name)}",
+            "has a name with characters that are no text on one line",
+            "name it otherwise",
+        )
+    if len(str(name)) > MAX_NAME_CHARS:
+        raise refusal(
+            f"{of} {excerpt(name)}", f"has a name of more than {MAX_NAME_CHARS} characters", "shorten it"
+        )
 
 
 def member_of(kind: type[_E], value: str, where: str) -> _E:

@@ -8,7 +8,9 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
+from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
+from runner.submission import Submission
 
 
 class Listener:
@@ -43,16 +45,23 @@ class MonitorChannel:
             return tuple(listener for listener in listeners if listener.overrides(method))
 
         self._put = put
+        self._submission = interested("__submission__")
         self._start = interested("__taskset_start__")
         self._event = interested("__taskset_event__")
         self._finish = interested("__taskset_finish__")
         self._stop = interested("__taskset_stop__")
         self._bad = interested("__taskset_bad__")
+        self._incident = interested("__incident__")
 
     @property
     def wants_events(self) -> bool:
         """Whether any of the monitors listens to single events; if not, `event()` does nothing."""
         return bool(self._event)
+
+    def submission(self, submission: Submission) -> None:
+        """Task sets were handed in, or their number has become known."""
+        if self._submission:
+            self._put(("__submission__", self._submission, (submission,)))
 
     def start(self, run: Run) -> None:
         """An attempt begins."""
@@ -78,3 +87,8 @@ class MonitorChannel:
         """The task set is given up."""
         if self._bad:
             self._put(("__taskset_bad__", self._bad, (run, error)))
+
+    def incident(self, incident: Incident) -> None:
+        """An attempt at one of the job's sets failed, and why."""
+        if self._incident:
+            self._put(("__incident__", self._incident, (incident,)))

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from runner import schema
-from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
+from runner.errors import RunnerError
 from runner.events import Event, JobEvent, Run, RunResult
+from runner.incidents import Incident
+from runner.ledger import Ledger
 from runner.monitors.base import AbstractMonitor
 from runner.parquet import write_parquet
-from runner.record import Record
-
-_log = logging.getLogger(__name__)
-
-# Someone else's transaction may hold the file up; what is to be written waits in memory meanwhile, so do not wait here.
-_BUSY_TIMEOUT_S = 0.5
-_BUSY_TIMEOUT_AT_CLOSE_S = 30.0
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_RETRY_INTERVAL_S = 1.0
-# What is wrong with one record (a job reported twice, a number beyond 64 bits), not with the file.
-_OWN_FAULTS = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
+from runner.record import Begun, Noted, Record, Submitted
+from runner.submission import Submission
 
 
 class SQLiteMonitor(AbstractMonitor):
-    """Write every attempt at a task set to the tables of `runner.schema`, in one file.
+    """Keep the ledger: what has become of every task set, with its data in the tables of `runner.schema`, in one file.
 
-    Guarantees: the rows of an attempt appear all at once, whenever a reader looks and however the runner ends; whatever was
-    reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits. Only valid attempts
-    (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their outcome and error.
-    A task set that runs several times has its rows once. A valid run that is in the file already stays as it is, an invalid one
-    is replaced; a second valid run with the same `run_id` and another job table is an error. While the disk is full or the file
+    Guarantees: the rows of an attempt and what it makes of its set appear at once, whenever a reader looks and however the
+    runner ends; whatever was reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits.
+    Only valid attempts (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their
+    outcome and error. A task set that runs several times has its rows once. A valid run that is in the file already stays as it
+    is; a second one with the same `run_id` and another job table is an error. While the disk is full or the file
     locked, results wait in memory and are written as soon as they can be. After `close()` the file is complete without any other
     beside it, and its tables are there as Parquet, too.
 
@@ -53,7 +31,7 @@ class SQLiteMonitor(AbstractMonitor):
         parquet: The folder for the Parquet files, made if need be; None: none are written.
         commit_interval_s: How long results may wait to be written together.
         max_waiting_jobs: Jobs that may wait in memory while the file cannot be written (2·10^6 are about 1 GiB); attempts
-            beyond that are lost, each with an error.
+            beyond that are lost, each with an error, and their task sets stay pending.
     """
 
     required = True
@@ -68,15 +46,13 @@ class SQLiteMonitor(AbstractMonitor):
     ) -> None:
         self.path = Path(path)
         self.parquet = None if parquet is None else Path(parquet)
-        self.commit_interval_s = commit_interval_s
-        self.max_waiting_jobs = max_waiting_jobs
-        self._database: sqlite3.Connection | None = None
+        self._ledger = Ledger(
+            self.path, commit_interval_s=commit_interval_s, max_waiting_jobs=max_waiting_jobs
+        )
+        # The fleet's number of a submission -> the ledger's, which may hold those of earlier fleets.
+        self._numbers: dict[int, int] = {}
         # By machine, too: equal sets that run at the same time share their `run_id`.
         self._events: dict[tuple[str, str], list[Event]] = {}
-        self._waiting: list[Record] = []
-        self._n_waiting_jobs = 0
-        self._due_s = 0.0
-        self._retry_s = 0.0
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -85,185 +61,57 @@ class SQLiteMonitor(AbstractMonitor):
             UsageError: when the file is no database, another program's, or of another schema.
             HostError: when it cannot be read or written.
         """
-        database = None
-        try:
-            database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-            self._prepare(database)
-        except sqlite3.Error as exc:
-            raise self._refused_open(exc) from exc
-        finally:
-            if database is not None and self._database is None:
-                database.close()
+        self._ledger.open()
 
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        (application_id,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if n_tables and (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
-            found = f"data of schema {version}" if application_id == schema.APPLICATION_ID else "other data"
-            raise UsageError(
-                f"{self.path} holds {found}; this version writes schema {schema.SCHEMA_VERSION}",
-                next_step="choose a path that does not exist yet, or move the file away",
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        # Survives a killed runner; after a power loss the file is sound, but the last moments may be missing.
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA foreign_keys = ON")
-        # In KiB: a group of runs is a few MiB, and what does not fit is written twice. SQLite's default is 2 MiB.
-        database.execute("PRAGMA cache_size = -16384")
-        if not n_tables:
-            with _transaction(database):
-                for table in schema.TABLES:
-                    database.execute(table.ddl)
-                for statement in (*schema.INDICES, *schema.VIEWS):
-                    database.execute(statement)
-                database.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
-        self._database = database
+    def __submission__(self, submission: Submission) -> None:
+        number = self._numbers.get(submission.number)
+        if number is None:
+            number = submission.resumed or self._ledger.n_submissions + 1
+            self._numbers[submission.number] = number
+            self._ledger.n_submissions = max(self._ledger.n_submissions, number)
+        self._ledger.put(Submitted(replace(submission, number=number)))
 
     def __taskset_start__(self, run: Run) -> None:
         self._events[run.machine, run.run_id] = []
+        self._ledger.put(Begun(self._number(run), run))
 
     def __taskset_event__(self, run: Run, event: Event) -> None:
         if not isinstance(event, JobEvent):
             self._events.setdefault((run.machine, run.run_id), []).append(event)
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
-        self._add(Record(run, result, tuple(self._events.pop((run.machine, run.run_id), ()))))
+        events = tuple(self._events.pop((run.machine, run.run_id), ()))
+        self._ledger.put(Record(self._number(run), run, result, events))
 
     def __taskset_stop__(self, run: Run, result: RunResult) -> None:
         self._events.pop((run.machine, run.run_id), None)
-        self._add(Record(run, result))
+        self._ledger.put(Record(self._number(run), run, result))
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
-        self._add(Record(run, None, error=error))
+        self._ledger.put(Record(self._number(run), run, None, error=error))
+
+    def __incident__(self, incident: Incident) -> None:
+        number = None if incident.submission is None else self._numbers.get(incident.submission)
+        self._ledger.put(Noted(number, incident))
 
     def idle(self) -> None:
         """Write what waits."""
-        self._write()
+        self._ledger.flush()
 
     def close(self) -> None:
         """Write what waits, close the file, and write its tables as Parquet.
 
         Raises:
-            HostError: when that was not possible; says how many attempts are missing.
+            HostError: when that was not possible; says how much is missing.
         """
-        if self._database is None:
+        if not self._ledger.is_open:
             return
-        database = self._database
-        try:
-            database.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_AT_CLOSE_S * 1000)}")
-            self._retry_s = 0.0
-            self._write()
-            if self._waiting:
-                raise self._unwritten("another program holds a lock on it")
-            # One plain file is easier to copy, and can be read from a read-only disk; a present reader prevents it.
-            database.execute("PRAGMA busy_timeout = 0")
-            with suppress(sqlite3.OperationalError):
-                database.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            self._database = None
-            database.close()
+        self._ledger.close()
         if self.parquet is not None:
             write_parquet(self.path, self.parquet)
 
-    def _add(self, record: Record) -> None:
-        if self._waiting and self._n_waiting_jobs + record.n_jobs > self.max_waiting_jobs:
-            self._write()
-            if self._waiting:
-                raise self._unwritten("no memory is left for results to wait in: this attempt is lost")
-        now_s = time.monotonic()
-        if not self._waiting:
-            self._due_s = now_s + self.commit_interval_s
-        self._waiting.append(record)
-        self._n_waiting_jobs += record.n_jobs
-        if now_s >= self._due_s:
-            self._write()
-
-    def _write(self) -> None:
-        if not self._waiting or self._database is None or time.monotonic() < self._retry_s:
-            return
-        try:
-            refused = self._write_waiting(self._database)
-        except sqlite3.Error as exc:
-            self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
-            if getattr(exc, "sqlite_errorcode", None) in _BUSY:
-                _log.warning(
-                    "%s is locked by another program; %d results wait", self.path, len(self._waiting)
-                )
-                return
-            raise self._unwritten(str(exc)) from exc
-        if refused:
-            first, *_ = refused
-            raise type(first)("; ".join(error.what for error in refused), next_step=first.next_step)
-
-    def _write_waiting(self, database: sqlite3.Connection) -> list[RunnerError]:
-        """Write all in one transaction; if a record does not fit the tables, write each by itself and say which do not."""
-        try:
-            with _transaction(database):
-                for record in self._waiting:
-                    record.insert(database)
-        except (*_OWN_FAULTS, UnrepeatableError):
-            return self._write_singly(database)
-        self._waiting.clear()
-        self._n_waiting_jobs = 0
-        return []
-
-    def _write_singly(self, database: sqlite3.Connection) -> list[RunnerError]:
-        # A savepoint per record in the common transaction would do as well, but costs every record a fifth of its time.
-        refused: list[RunnerError] = []
-        while self._waiting:
-            record = self._waiting[0]
-            try:
-                with _transaction(database):
-                    record.insert(database)
-            except UnrepeatableError as exc:
-                record.condemn(database)
-                refused.append(exc)
-            except _OWN_FAULTS as exc:
-                refused.append(
-                    ProtocolError(
-                        f"results of task set {record.run.taskset.taskset_id} from {record.run.machine}"
-                        f" do not fit the tables and are not in the data: {exc}",
-                        next_step="correct the session that reported these results",
-                    )
-                )
-            del self._waiting[0]
-            self._n_waiting_jobs -= record.n_jobs
-        return refused
-
-    def _unwritten(self, why: str) -> HostError:
-        free_mib = shutil.disk_usage(self.path.parent).free >> 20
-        return HostError(
-            f"results cannot be written to {self.path}: {why}; {len(self._waiting)} attempts wait in memory",
-            next_step=f"make room in {self.path.parent} ({free_mib} MiB are free) or end the program that holds the file;"
-            " what waits is written with the next result, or when the run ends",
-        )
-
-    def _refused_open(self, error: sqlite3.Error) -> RunnerError:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-            return UsageError(
-                f"{self.path} is not an SQLite database",
-                next_step="choose a path that does not exist yet, or move the file away",
-            )
-        if not self.path.parent.is_dir():
-            return UsageError(
-                f"{self.path} cannot be made: its folder does not exist", next_step="make the folder first"
-            )
-        return HostError(
-            f"{self.path} cannot be written: {error}",
-            next_step=f"see who may write in {self.path.parent}, whether its disk has room, and who else uses the file",
-        )
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        # Some errors (disk full) have rolled back already; should this fail as well, the first error is the one to show.
-        with suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
+    def _number(self, run: Run) -> int:
+        """The ledger's number of the run's submission; whoever tells of a run only has submitted it thereby."""
+        if run.submission not in self._numbers:
+            self.__submission__(Submission(number=run.submission, source=type(run.taskset).__name__))
+        return self._numbers[run.submission]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,12 +34,6 @@ class ConsoleLink:
         """Whether the process is still there."""
         return _started_ticks(self.pid) == self.started_ticks
 
-    def __post_init__(self) -> None:
-        if not (
-            isinstance(self.pty, str) and isinstance(self.pid, int) and isinstance(self.started_ticks, int)
-        ):
-            raise TypeError("a console's link has a path and two numbers")
-
 
 def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
     """Write the file for a running process; the returned function removes it.
@@ -58,10 +53,11 @@ def read_link(folder: Path) -> ConsoleLink:
     Raises:
         UsageError: it does not run; says what can be read instead.
     """
-    try:
-        link = ConsoleLink(**read_json(folder / LINK_NAME))
-    except (OSError, ValueError, TypeError):
-        link = None
+    link = None
+    with suppress(OSError, ValueError):
+        match read_json(folder / LINK_NAME):
+            case {"pty": str(pty), "pid": int(pid), "started_ticks": int(started_ticks)}:
+                link = ConsoleLink(pty, pid, started_ticks)
     if link is None or not link.alive:
         raise UsageError(
             f"{folder.name} does not run",

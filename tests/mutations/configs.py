@@ -15,20 +15,17 @@ from random import Random
 from typing import Any, ClassVar
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import open_dict
 
-from runner import cli
-from runner.config import CONF_FOLDER, to_plan
+from runner.assembly import check
+from runner.config import to_plan
+from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
+from runner.config_errors import explained, is_config_error
 from runner.config_files import bound_config_files
 from runner.config_schemas import register_schemas
 from runner.errors import RunnerError
 from runner.exit_codes import ExitCode
-from runner.run import check
 from tests.cli import environment
 from tests.mutations.feeder import unbounded_memory
 from tests.mutations.kind import Kind
@@ -71,6 +68,7 @@ _OVERRIDES: tuple[tuple[str, ...], ...] = (
     ("monitors=[sqlite,stdout]", "monitors.sqlite.commit_interval_s=0.5", "monitors.sqlite.parquet=null"),
     ("monitors=[logging]", "monitors.logging.level=DEBUG", "monitors.progress.interval_s=1"),
     ("+monitors.own._target_=runner.monitors.stdout.StdoutMonitor",),
+    ("resume=earlier", "changes=accept"),
     ("reuse=earlier", "machines.qemu.image=/nonexistent", "machines.qemu.qemu_binary=nosuch"),
 )
 _OWN_FILE: dict[str, Any] = {
@@ -216,28 +214,26 @@ class ComposedConfig(_ConfigKind):
         return self._checked(overrides)
 
     def _checked(self, overrides: list[str]) -> str:
-        GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
-                config = compose(
-                    "config",
-                    overrides=[f"hydra.searchpath=[file://{self.scratch / 'conf'}]", *overrides],
-                    return_hydra_config=True,
-                )
+            with ConfigComposer(ConfigPlaces(added=str(self.scratch / "conf"))) as composer:
+                config = composer.compose(overrides)
+                folder_of(config, sweep=False)
         except Exception as exc:
-            raise cli.explained(exc) from exc
+            raise explained(exc) from exc
+        record_of(config)
+        secrets_in(config)
         with open_dict(config):
             config.hydra.runtime.output_dir = str(self.scratch)
             HydraConfig.instance().set_config(config)
             del config["hydra"]
         try:
-            plan = to_plan(config)
-            source, _, _ = check(plan)
-        except (HydraException, OmegaConfBaseException) as exc:
-            raise cli.explained(exc) from exc
+            source, _, _ = check(to_plan(config))
+        except Exception as exc:
+            if not is_config_error(exc):
+                raise
+            raise explained(exc) from exc
         for taskset in islice(source.variants(), 3):
             followed(taskset, self._database)
-        OmegaConf.clear_cache(config)
         return "accepted"
 
 

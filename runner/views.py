@@ -1,0 +1,49 @@
+"""Answers that most readers of the data want first, so that one line of SQL is enough."""
+
+from __future__ import annotations
+
+VIEWS = (
+    """CREATE VIEW responses AS
+-- One row per task and valid run: the worst response time of its finished jobs, and its ratio to the deadline.
+SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx, tasks.name AS task,
+    count(*) AS n_jobs, count(response_ns) AS n_finished, count(*) FILTER (WHERE missed) AS n_missed,
+    max(response_ns) AS worst_response_ns, deadline_ns,
+    1.0 * max(response_ns) / deadline_ns AS response_over_deadline, repetition, validity
+FROM jobs JOIN runs USING (run_id) JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
+GROUP BY runs.run_id, task_idx""",
+    """CREATE VIEW valid_runs AS
+-- Attempts that say something about their task set; the others are the infrastructure's or the operator's.
+SELECT * FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected')""",
+    """CREATE VIEW acceptance AS
+-- One row per utilization asked for: how many task sets were measured, in how many runs, and in which share of the sets no job
+-- missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
+-- every run count in n_disturbed only; what does not repeat, nowhere.
+WITH measured AS (
+    SELECT taskset_id, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
+        min(schedulable) FILTER (WHERE validity IS NOT 'disturbed') AS all_met,
+        count(*) FILTER (WHERE validity IS NOT 'disturbed' AND schedulable IS NULL) AS n_open
+    FROM valid_runs GROUP BY taskset_id
+), judged AS (
+    SELECT taskset_id, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
+)
+SELECT round(coalesce(utilization_target, utilization), 6) AS utilization,
+    count(*) FILTER (WHERE n_runs) AS n_tasksets, sum(n_runs) AS n_runs,
+    count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio,
+    count(*) FILTER (WHERE n_runs = 0) AS n_disturbed
+FROM judged JOIN tasksets USING (taskset_id) WHERE state IS NOT 'unrepeatable'
+GROUP BY 1 ORDER BY 1""",
+    """CREATE VIEW progress AS
+-- One row per submission: submitted = done + bad + pending. A set is done when each of its measurements is, and bad when it was
+-- given up; one that was not handed out yet is pending where it is known how many there are, and not yet submitted elsewhere.
+WITH sets AS (
+    SELECT submission, set_idx, max(state = 'bad') AS bad, count(*) FILTER (WHERE state = 'done') AS n_measured
+    FROM ledger GROUP BY submission, set_idx
+), counted AS (
+    SELECT submission, source, repeat, n_total, count(set_idx) AS n_handed_out,
+        count(*) FILTER (WHERE NOT bad AND n_measured >= repeat) AS n_done, count(*) FILTER (WHERE bad) AS n_bad
+    FROM submissions LEFT JOIN sets USING (submission) GROUP BY submission
+)
+SELECT submission, source, repeat, coalesce(n_total, n_handed_out) AS n_submitted, n_done, n_bad,
+    coalesce(n_total, n_handed_out) - n_done - n_bad AS n_pending, n_handed_out, n_total IS NOT NULL AS complete
+FROM counted ORDER BY submission""",
+)
