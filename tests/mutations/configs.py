@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import open_dict, read_write
 
 from runner.assembly import check
 from runner.config import to_plan
@@ -222,7 +222,7 @@ class ComposedConfig(_ConfigKind):
             raise explained(exc) from exc
         record_of(config)
         secrets_in(config)
-        with open_dict(config):
+        with read_write(config.hydra), open_dict(config):
             config.hydra.runtime.output_dir = str(self.scratch)
             HydraConfig.instance().set_config(config)
             del config["hydra"]

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -92,11 +93,8 @@ def feed_kind(kind: type[Kind], *, count: int, seed: int, n_workers: int, reprod
                     )
                 tally.add(verdict, path)
 
-    lanes = [threading.Thread(target=lane, args=(first,)) for first in range(n_workers)]
-    for thread in lanes:
-        thread.start()
-    for thread in lanes:
-        thread.join()
+    with ThreadPoolExecutor(n_workers) as lanes:
+        list(lanes.map(lane, range(n_workers)))
     return tally
 
 
@@ -132,8 +130,11 @@ def _one_worker(
     worker.start()
     theirs.close()
     try:
-        if not ours.poll(_START_LIMIT_S) or ours.recv() != "ready":
-            raise TimeoutError(f"no worker for {kind.name}")
+        try:
+            if not ours.poll(_START_LIMIT_S) or ours.recv() != "ready":
+                raise TimeoutError(f"no worker for {kind.name}")
+        except EOFError as exc:
+            raise RuntimeError(f"no worker for {kind.name}: {_stderr(folder)}") from exc
         for idx in indices:
             if not _answers(ours, worker, kind.limit_s):
                 _dump(worker)

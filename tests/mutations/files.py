@@ -10,17 +10,24 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from runner.errors import HostError, RunnerError, UsageError
+from runner.audit import audit
+from runner.check import lines_of
+from runner.errors import Fault, GuestDied, HostError, RunnerError, UsageError
 from runner.events import EndEvent, StartEvent, TaskDoneEvent, Validity
+from runner.incidents import Incident
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.parquet import write_parquet
+from runner.progress import read_progress
 from runner.qemu.console_link import LINK_NAME, ConsoleLink, read_link
 from runner.qemu.image import METADATA_NAME, GuestImage
 from runner.qemu.probe import remembered
 from runner.qemu.saved_state import loadable
 from runner.qemu.snapshot import Snapshot
+from runner.recovery import Recovery
+from runner.resuming import complete_code, fact_changes, read_manifest, refuse_changes
 from runner.reuse import EarlierRun
-from tests.monitor_samples import MS, good, run, taskset
+from runner.submission import Submission
+from tests.monitor_samples import MS, failed, good, run, taskset
 from tests.mutations.kind import Kind
 from tests.mutations.mutators import as_json, bombs, changed_bytes, changed_tokens, changed_value
 from tests.test_image import make_image
@@ -31,7 +38,7 @@ _IDENTITIES = [f"{number:032x}" for number in range(20)]
 
 
 def _tell(monitor: SQLiteMonitor, number: int) -> None:
-    which = replace(run(taskset(n=number)), identity=_IDENTITIES[number], run_id="")
+    which = replace(run(taskset(n=number)), identity=_IDENTITIES[number], run_id="", set_idx=number)
     monitor.__taskset_start__(which)
     for event in (
         StartEvent(10**9),
@@ -40,7 +47,23 @@ def _tell(monitor: SQLiteMonitor, number: int) -> None:
         EndEvent(20 * MS, stopped=False),
     ):
         monitor.__taskset_event__(which, event)
-    monitor.__taskset_finish__(which, _EXACT)
+    if number % 7 == 6:
+        monitor.__incident__(
+            Incident(
+                machine="qemu1",
+                what="the guest died",
+                recovery=Recovery.SNAPSHOT,
+                submission=1,
+                set_idx=number,
+                repetition=1,
+                attempt=1,
+                fault=Fault.GUEST,
+            )
+        )
+        monitor.__taskset_stop__(which, failed())
+        monitor.__taskset_bad__(which, GuestDied("the guest died"))
+    else:
+        monitor.__taskset_finish__(which, _EXACT)
     monitor.idle()
 
 
@@ -56,6 +79,7 @@ class ResultDatabase(Kind):
         path = scratch / "made.sqlite"
         monitor = SQLiteMonitor(path)
         monitor.open()
+        monitor.__submission__(Submission(number=1, source="Twenty", n_total=20))
         for number in range(10):
             _tell(monitor, number)
         self._specimens = [(path.read_bytes(), Path(f"{path}-wal").read_bytes())]
@@ -74,7 +98,7 @@ class ResultDatabase(Kind):
             log = _torn(log, chance, others)
         else:
             main = _torn(main, chance, others)
-        return struct.pack("<BI", chance.randrange(4), len(main)) + main + log
+        return struct.pack("<BI", chance.randrange(6), len(main)) + main + log
 
     def feed(self, data: bytes) -> str:
         how, n_bytes = struct.unpack_from("<BI", data)
@@ -92,9 +116,23 @@ class ResultDatabase(Kind):
                 assert result is None or result.table_sha256 == _EXACT.table_sha256
         elif how == 2:
             write_parquet(path, folder / "parquet")
+        elif how == 3:
+            judged = audit(path)
+            lines_of(judged)
+            return "sound" if not judged.violations else "not sound"
+        elif how == 4:
+            self._gone_on_with(path)
         else:
             self._written_on(path)
         return "accepted"
+
+    def _gone_on_with(self, path: Path) -> None:
+        progress = read_progress(path)
+        if progress is not None:
+            progress.check_repeat(1)
+            for set_idx in range(21):
+                progress.known(set_idx)
+            list(progress.past())
 
     def _written_on(self, path: Path) -> None:
         monitor = SQLiteMonitor(path)
@@ -138,7 +176,7 @@ def _torn(data: bytes, chance: Random, others: list[bytes]) -> bytes:
 
 
 class JsonFile(Kind):
-    """Image manifest, snapshot seal, console link, acceleration probe."""
+    """Image's description, snapshot's seal, console's link, acceleration's probe, run's manifest."""
 
     name = "json"
     share = 80
@@ -155,12 +193,16 @@ class JsonFile(Kind):
         self._snapshot = snapshot
         link = asdict(ConsoleLink("/dev/pts/5", 1, 7))
         probe = {"accel": "kvm", "reason": "KVM booted the guest"}
-        self._values: list[Any] = [
-            json.loads(metadata.to_json()),
-            json.loads(snapshot.seal.read_text()),
-            link,
-            probe,
-        ]
+        guest = {"settings": {"memory_mib": 128, "reset": "taskset"}, "image_sha256": "d", "qemu": "7.2"}
+        self._manifest: dict[str, Any] = {
+            "packages": {"rtfleet": "0.1"},
+            "simulator": 1,
+            "guest": guest,
+            "seed": 1,
+            "ended": {"exit_code": 0},
+        }
+        seal = json.loads(snapshot.seal.read_text())
+        self._values: list[Any] = [json.loads(metadata.to_json()), seal, link, probe, self._manifest]
         (scratch / "machine").mkdir()
 
     def make(self, chance: Random) -> bytes:
@@ -190,6 +232,13 @@ class JsonFile(Kind):
             case 2:
                 (self.scratch / "machine" / LINK_NAME).write_bytes(data)
                 read_link(self.scratch / "machine")
+            case 4:
+                path = self.scratch / "manifest.json"
+                path.write_bytes(data)
+                manifest = read_manifest(path)
+                complete_code(manifest)
+                if changes := fact_changes(manifest or {}, self._manifest):
+                    refuse_changes(self.scratch, changes)
             case _:
                 path = self.scratch / "probe.json"
                 path.write_bytes(data)
