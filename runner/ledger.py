@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runner import schema
+from runner.database import SQLITE_ERRORS
 from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
 from runner.record import Entry, Record
 from runner.views import VIEWS
@@ -75,7 +76,7 @@ class Ledger:
         try:
             database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
             self._prepare(database)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise self._refused_open(exc) from exc
         finally:
             if database is not None and self._database is None:
@@ -226,7 +227,7 @@ class Ledger:
             " what waits is written with the next result, or when the run ends",
         )
 
-    def _refused_open(self, error: sqlite3.Error) -> RunnerError:
+    def _refused_open(self, error: sqlite3.Error | UnicodeDecodeError) -> RunnerError:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
             return UsageError(
                 f"{self.path} is not an SQLite database",

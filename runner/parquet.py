@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
-from runner.database import open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, unreadable
 from runner.durable import sync_file, sync_folder
 from runner.errors import HostError
 from runner.schema import Kind, Table
@@ -61,7 +61,7 @@ def write_parquet(database: Path, folder: Path) -> None:
                     os.replace(Path(partial, name), folder / name)
             sync_folder(folder)
             sync_folder(folder.parent)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(database, exc) from exc
         except OSError as exc:
             raise HostError(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 
+from runner import config_schemas
 from runner.assembly import check
 from runner.config import to_plan
 from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
@@ -61,7 +63,7 @@ _OVERRIDES: tuple[tuple[str, ...], ...] = (
     ),
     (
         "machines.qemu.boot_timeout_s=60",
-        "machines.policy.max_start_failures=1",
+        "machines.policy.max_failures=1",
         "machines.policy.request_timeout_s=1",
     ),
     ("machines.session.realtime_factor=2.0",),
@@ -124,8 +126,40 @@ _WORDS = (
 )
 
 
+#: Every key with a number or a text for a value.
+_KEYS = tuple(
+    f"{place}.{field.name}"
+    for place, schema in (
+        ("tasksets", config_schemas.UUniFastConf),
+        ("machines", config_schemas.MachinesConf),
+        ("machines.qemu", config_schemas.QemuConf),
+        ("machines.policy", config_schemas.PolicyConf),
+        ("machines.disturbance", config_schemas.DisturbanceConf),
+        ("monitors.sqlite", config_schemas.SQLiteConf),
+        ("monitors.progress", config_schemas.ProgressConf),
+        ("monitors.logging", config_schemas.LoggingConf),
+    )
+    for field in fields(schema)
+    if field.name not in ("_target_", "session", "qemu", "policy", "disturbance")
+)
+
+
+_USUAL = (0, 1, 2, 3, 0.5, 0.001, 10, 250, 1e6, "null", "true", "20ms", "[20ms,40ms]", "fifo", "taskset")
+
+
+def _one_extreme(chance: Random) -> list[str]:
+    """A small run with one value, or two, at its extreme."""
+    overrides = [_IDEAL, "tasksets.sets_per_utilization=1", "tasksets.utilizations=[0.5]"]
+    for key in chance.sample(_KEYS, chance.choice((1, 1, 2))):
+        value = chance.choice((written_number(chance), str(chance.choice(_USUAL)), chance.choice(TEXTS)))
+        overrides.append(f"{key}={value}")
+    return overrides
+
+
 def _mutated_overrides(chance: Random) -> list[str]:
     """Some groups of right overrides, most of them with something in it that is not."""
+    if chance.random() < 0.4:
+        return _one_extreme(chance)
     overrides = [one for group in chance.sample(_OVERRIDES, chance.choice((1, 1, 2, 3))) for one in group]
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
         at = chance.randrange(len(overrides))
@@ -196,7 +230,7 @@ class ComposedConfig(_ConfigKind):
     """From overrides and a file of the user's to a checked plan, as the command line does it before a run."""
 
     name = "configs"
-    share = 80
+    share = 50
     limit_s = 30.0
 
     def __init__(self, scratch: Path) -> None:
