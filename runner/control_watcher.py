@@ -21,6 +21,17 @@ LOOK_AGAIN_MS = 500
 _log = logging.getLogger("runner.control")
 
 
+def read_control(path: Path) -> str:
+    """The text of a control file, for `runner.control.parse` to judge.
+
+    Of a file that is too long there is its start, which is enough to refuse it; bytes that are no text are told as such.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    return read_start(path, 4 * MAX_CHARS + 1).decode("utf-8", "surrogateescape")
+
+
 class ControlWatcher:
     """Call `on_text` with the content of `path` whenever it has changed since this object was made; a context manager.
 
@@ -31,7 +42,7 @@ class ControlWatcher:
 
     def __init__(self, path: Path, on_text: Callable[[str], None]) -> None:
         self._path = path.resolve()
-        self._text = self._read()
+        self._text = read_control(self._path)
         self._on_text = on_text
         self._complaint = ""
         self._stop = threading.Event()
@@ -66,14 +77,10 @@ class ControlWatcher:
             while not self._stop.wait(LOOK_AGAIN_MS / 1000):
                 self.look()
 
-    def _read(self) -> str:
-        # Of a file that is too long its start is enough to refuse it; so are bytes that are no text, if they can be told as such.
-        return read_start(self._path, 4 * MAX_CHARS + 1).decode("utf-8", "surrogateescape")
-
     def look(self) -> None:
         """Read the file now, and call `on_text` if it has changed."""
         try:
-            text = self._read()
+            text = read_control(self._path)
         except FileNotFoundError:
             return
         except OSError as exc:

@@ -14,6 +14,7 @@ from runner.audit import audit
 from runner.check import lines_of
 from runner.errors import Fault, GuestDied, HostError, RunnerError, UsageError
 from runner.events import EndEvent, StartEvent, TaskDoneEvent, Validity
+from runner.exit_codes import ExitCode
 from runner.incidents import Incident
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.parquet import write_parquet
@@ -27,6 +28,7 @@ from runner.recovery import Recovery
 from runner.resuming import complete_code, fact_changes, read_manifest, refuse_changes
 from runner.reuse import EarlierRun
 from runner.submission import Submission
+from runner.why import __main__ as why
 from tests.monitor_samples import MS, failed, good, run, taskset
 from tests.mutations.kind import Kind
 from tests.mutations.mutators import as_json, bombs, changed_bytes, changed_tokens, changed_value
@@ -98,7 +100,7 @@ class ResultDatabase(Kind):
             log = _torn(log, chance, others)
         else:
             main = _torn(main, chance, others)
-        return struct.pack("<BI", chance.randrange(6), len(main)) + main + log
+        return struct.pack("<BI", chance.randrange(8), len(main)) + main + log
 
     def feed(self, data: bytes) -> str:
         how, n_bytes = struct.unpack_from("<BI", data)
@@ -122,6 +124,12 @@ class ResultDatabase(Kind):
             return "sound" if not judged.violations else "not sound"
         elif how == 4:
             self._gone_on_with(path)
+        elif how in (5, 6):
+            subject = ((), ("#3",), ("#6",), ("qemu1",))[n_bytes % 4]
+            code = why.main([str(folder), *subject, *["--json"] * (how == 6)])
+            if code != ExitCode.OK:
+                assert code in (ExitCode.USAGE, ExitCode.HOST)
+                raise RunnerError("refused by the command")
         else:
             self._written_on(path)
         return "accepted"
