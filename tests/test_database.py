@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,20 @@ def test_a_damaged_schema_that_sqlite_quotes_is_told(tmp_path: Path, use: Callab
     with pytest.raises((UsageError, HostError)) as caught:
         use(path)
     assert str(path) in caught.value.what
+
+
+def test_rows_that_the_tables_cannot_hold_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.sqlite"
+    ledger = Ledger(path)
+    ledger.open()
+    ledger.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, 'repeat INTEGER NOT NULL', 'repeat INTEGER')"
+        )
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("INSERT INTO submissions (submission, source) VALUES (1, 'a')")
+    with pytest.raises(UsageError, match="cannot hold"):
+        to_parquet(path)
+    assert list((tmp_path / "parquet").iterdir()) == []
