@@ -157,7 +157,7 @@ class Ledger:
             return
         try:
             refused = self._write_waiting(self._database)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
             code = getattr(exc, "sqlite_errorcode", None)
             if code in _NO_ROOM:
@@ -209,6 +209,8 @@ class Ledger:
             with _transaction(database):
                 for entry in self._waiting:
                     entry.insert(database)
+        except UnicodeDecodeError:
+            raise  # the file's, not an entry's
         except (*_OWN_FAULTS, UnrepeatableError):
             return self._write_singly(database)
         self._waiting.clear()
@@ -228,6 +230,8 @@ class Ledger:
                     with _transaction(database):
                         entry.condemn(database)
                 refused.append(exc)
+            except UnicodeDecodeError:
+                raise  # as above
             except _OWN_FAULTS as exc:
                 refused.append(
                     ProtocolError(

@@ -255,7 +255,8 @@ def violation(what: str, line: str) -> ProtocolError:
 
 def refused(host: str, taskset: TaskSet, refusal: Refusal) -> RunnerError:
     """Whose fault it is that the task loader of a host answered with an error: the set's, the guest's, or the protocol's."""
-    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {refusal.detail}"
+    detail = " ".join(refusal.detail.split())  # one line, whatever the guest made of it: it goes into logs
+    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {detail}"
     if refusal.code in _TASKSET_CODES:
         return TaskSetError(f"the task loader refused {said}")
     if refusal.code in _GUEST_CODES:

@@ -21,6 +21,7 @@ from runner.simulator import Simulation
 from runner.tasksets import ExplicitTaskSets, UUniFastTaskSets
 from runner.tasksets.uunifast import MIN_WCET_NS, acceptance_probability, uunifast
 from runner.units import NS_PER_MS
+from tests.strategies import tasksets
 
 PERIODS_NS = [ms * NS_PER_MS for ms in (20, 25, 30, 40, 50, 60, 75, 100, 150, 200)]
 
@@ -411,8 +412,21 @@ class TestExplicitTaskSets:
         assert error.where == where
         assert hint in error.next_step
 
+    @given(tasksets())
+    def test_any_set_that_is_written_down_is_read_as_it_was(self, taskset: TaskSet) -> None:
+        written = {
+            "name": taskset.name,
+            "overrun_policy": taskset.overrun_policy.value,
+            "admission_control": taskset.admission_control,
+            "stop_ns": taskset.stop_ns,
+            "priority": "explicit",
+            "tasks": [task.as_dict() for task in taskset.tasks],
+        }
+        (read,) = explicit(yaml.safe_dump([written])).variants()
+        assert read == taskset
+
     @pytest.mark.parametrize(
-        "given",
+        "value",
         [
             1 << 20_000,
             [1 << 20_000],
@@ -433,9 +447,9 @@ class TestExplicitTaskSets:
         ],
         ids=range(16),
     )
-    def test_what_no_table_can_hold_is_refused_in_a_few_words(self, given: Any) -> None:
+    def test_what_no_table_can_hold_is_refused_in_a_few_words(self, value: Any) -> None:
         with pytest.raises(UsageError) as caught:
-            ExplicitTaskSets(given)
+            ExplicitTaskSets(value)
         str(caught.value).encode()
         assert len(str(caught.value)) < 10_000
 
