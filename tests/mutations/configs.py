@@ -230,7 +230,7 @@ class ComposedConfig(_ConfigKind):
     """From overrides and a file of the user's to a checked plan, as the command line does it before a run."""
 
     name = "configs"
-    share = 50
+    share = 40
     limit_s = 30.0
 
     def __init__(self, scratch: Path) -> None:
@@ -275,7 +275,7 @@ class CommandLine(_ConfigKind):
     """The command itself: an exit code of design.md but 1, no traceback, an error that says something."""
 
     name = "command_line"
-    share = 3
+    share = 1
     limit_s = 150.0
     #: A run that takes longer is stopped as an operator does it.
     run_s: ClassVar[float] = 20.0

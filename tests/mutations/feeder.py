@@ -57,6 +57,7 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[Verdict, Path]] = field(default_factory=list)
     slowest: Verdict = Verdict(-1)
+    took_s: float = 0.0
 
     @property
     def n_inputs(self) -> int:
@@ -71,6 +72,7 @@ class Tally:
             self.refused[verdict.answer] += 1
         else:
             self.accepted[verdict.answer] += 1
+        self.took_s += verdict.took_s
         if verdict.took_s > self.slowest.took_s:
             self.slowest = verdict
 

@@ -198,6 +198,7 @@ class WrittenTaskSets(Kind):
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
         self._database = database_of_sets()
+        self._loader = get_yaml_loader()
         self._values = [TASKSETS, *([one] for one in TASKSETS)]
         self._texts = [yaml.safe_dump(value, sort_keys=False) for value in self._values]
 
@@ -206,7 +207,7 @@ class WrittenTaskSets(Kind):
 
     def feed(self, data: bytes) -> str:
         try:
-            given = yaml.load(data, Loader=get_yaml_loader())
+            given = yaml.load(data, Loader=self._loader)
         except (
             ValueError,
             TypeError,
