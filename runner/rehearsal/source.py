@@ -1,0 +1,41 @@
+"""The first task sets of a source: what a rehearsal measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from runner.errors import UsageError
+from runner.model import TaskSet, TaskSetSource
+
+
+class FirstSets:
+    """As the source, but it ends early.
+
+    Args:
+        source: The user's.
+        n_sets: How many at most.
+
+    Raises:
+        UsageError: the source is none.
+    """
+
+    def __init__(self, source: TaskSetSource, n_sets: int) -> None:
+        if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
+            raise UsageError(
+                f"tasksets._target_ made a {type(source).__name__}, which has no variants() and n_variants",
+                where="tasksets._target_",
+                next_step="name a TaskSet, or a class that yields task sets (runner.model.TaskSetSource)",
+            )
+        self._source = source
+        self._n_sets = n_sets
+
+    @property
+    def n_variants(self) -> int | None:
+        """How many there are; None where the source does not say."""
+        known = self._source.n_variants
+        return None if known is None else min(known, self._n_sets)
+
+    def variants(self) -> Iterator[TaskSet]:
+        """The first of them."""
+        return islice(self._source.variants(), self._n_sets)
