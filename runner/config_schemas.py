@@ -100,7 +100,12 @@ class PolicyConf:
     """How patient machines are; see `runner.specs.MachinePolicy`."""
 
     max_tries: int = MachinePolicy.max_tries
-    max_start_failures: int = MachinePolicy.max_start_failures
+    max_guest_tries: int = MachinePolicy.max_guest_tries
+    max_host_tries: int = MachinePolicy.max_host_tries
+    max_failures: int = MachinePolicy.max_failures
+    aside_s: float = MachinePolicy.aside_s
+    aside_max_s: float = MachinePolicy.aside_max_s
+    max_asides: int = MachinePolicy.max_asides
     start_timeout_s: float = MachinePolicy.start_timeout_s
     request_timeout_s: float = MachinePolicy.request_timeout_s
     taskset_timeout_s: float = MachinePolicy.taskset_timeout_s

@@ -9,19 +9,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runner.alarm import Alarm
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
+from runner.evidence import EvidenceStore
 from runner.fleet import FleetState, RunState
+from runner.incidents import Incident
 from runner.kinds import qemu_by_mailbox
 from runner.lease import Job
 from runner.machine import Machine
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
+from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
 from runner.progress import Progress
+from runner.quarantine import Standing
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
+from runner.roster import Roster
 from runner.station import MachineKind
 from runner.taskset_queue import TaskSetQueue
 
@@ -39,7 +45,7 @@ class Distributor:
             distributor.wait()
 
     Machines are started when there is work, up to `max_machine`, and end when there is none. A machine that is to close
-    finishes its task set first; only `kill_all_machines` does not wait.
+    finishes its task set first; only `kill_all_machines` does not wait. One that fails again and again is put aside for a while.
 
     Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
     dies. After `close()` no machine, guest or thread of the fleet is left.
@@ -81,11 +87,10 @@ class Distributor:
         self._n_submissions = 0
         self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
         self._changed = threading.Condition(threading.RLock())
-        self._machines: dict[str, Machine] = {}
+        self._roster = Roster(machine_limit, self._kind.policy, self._new_machine)
+        self._alarm = Alarm(self._look_again)
+        self._evidence = EvidenceStore(self._paths.bad)
         self._state = RunState.RUN
-        self._leaving: list[Machine] = []
-        # Of machines that are not replaced, since the operator spoke last.
-        self._failures: list[Exception] = []
         self._error: Exception | None = None
         self._closed = False
         self._dispatcher.__enter__()
@@ -125,7 +130,14 @@ class Distributor:
             self._refuse_if_closed("add_job")
             self._n_submissions += 1
             job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
-            queue = TaskSetQueue(job, max_tries=self._kind.policy.max_tries, repeat=self._repeat)
+            policy = self._kind.policy
+            queue = TaskSetQueue(
+                job,
+                max_tries=policy.max_tries,
+                max_guest_tries=policy.max_guest_tries,
+                max_host_tries=policy.max_host_tries,
+                repeat=self._repeat,
+            )
         channel.submission(queue.submission)
         with self._changed:
             self._refuse_if_closed("add_job")
@@ -160,7 +172,8 @@ class Distributor:
             return FleetState(
                 state=self._state,
                 desired_machines=self._max,
-                machines=tuple(machine.state for _, machine in sorted(self._machines.items())),
+                machines=self._roster.states,
+                recoveries=dict(self._roster.recoveries),
                 n_total=self._queue.n_total,
                 n_done=self._queue.n_done,
                 n_bad=self._queue.n_bad,
@@ -189,12 +202,12 @@ class Distributor:
             self._refuse_if_closed(method)
             if max_machine is not None:
                 self._max = self._checked(max_machine)
-                self._failures.clear()
+                self._roster.pardon()
             if state is not None and state is not self._state:
                 _log.info("state: %s → %s", self._state.value, state.value)
             self._state = state or self._state
             if state is RunState.RUN:
-                self._failures.clear()
+                self._roster.pardon()
                 self._error = None
                 self._queue.release()
             elif state is not None:
@@ -233,7 +246,7 @@ class Distributor:
 
     @property
     def _at_rest(self) -> bool:
-        if self._machines:
+        if self._roster.names:
             return False
         ended = self._closed or self._state in (RunState.DRAIN, RunState.KILL)
         return ended or self._error is not None or self._queue.drained
@@ -247,15 +260,16 @@ class Distributor:
         with self._changed:
             if self._closed:
                 return
-            if self._machines:
+            if self._roster.names:
                 self.kill_all_machines()
             self._closed = True
             self._changed.notify_all()
             deadline = Deadline.after(CLOSE_TIMEOUT_S)
-            while self._machines and not deadline.passed:
+            while self._roster.names and not deadline.passed:
                 self._changed.wait(deadline.remaining_s)
-            stuck = list(self._machines)
-            leaving = self._leaving
+            stuck = self._roster.names
+            leaving = self._roster.leaving
+        self._alarm.close()
         for machine in leaving:  # they have nothing more to do than to return
             machine.join()
         self._dispatcher.close()
@@ -279,11 +293,14 @@ class Distributor:
 
     def _reconcile(self) -> None:
         """Make the fleet what it should be now; called, with the lock held, whenever anything changed."""
+        self._roster.recall()
         if self._state is RunState.KILL:
-            for machine in self._machines.values():
-                machine.kill()
+            self._roster.kill()
         else:
-            self._rescale(self._target())
+            self._roster.rescale(self._target(), allowed=0 if self._over else self._max)
+        self._despair()
+        over = self._over or self._closed or self._state is RunState.KILL
+        self._alarm.set(None if over else self._roster.due_s)
         self._changed.notify_all()
         self._tell()
 
@@ -294,73 +311,67 @@ class Distributor:
     def _target(self) -> int:
         if self._over:
             return 0
-        n_failed = len(self._failures) + sum(one.error is not None for one in self._machines.values())
-        allowed = max(0, self._max - n_failed)
+        allowed = max(0, self._max - self._roster.n_unfit)
         n_left = self._queue.n_left
         # A machine more than there are task sets would boot for nothing.
         return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
 
-    def _rescale(self, target: int) -> None:
-        staying = [name for name, machine in sorted(self._machines.items()) if not machine.closing]
-        allowed = 0 if self._over else self._max
-        for name in staying[allowed:]:
-            self._machines[name].close()
-        for name, machine in sorted(self._machines.items()):
-            if len(staying) >= target:
-                return
-            if machine.closing and machine.reopen():
-                staying.append(name)
-        while len(staying) < target and len(self._machines) < self._limit:
-            staying.append(self._start_machine())
-
-    def _start_machine(self) -> str:
-        name = next(n for n in (f"qemu{i}" for i in range(1, self._limit + 1)) if n not in self._machines)
-        machine = Machine(
+    def _new_machine(self, name: str, standing: Standing) -> Machine:
+        return Machine(
             name,
             self._kind,
             self._queue,
             folder=self._paths.machine(name),
             on_change=self._tell,
             on_end=self._ended,
+            on_incident=self._note,
+            standing=standing,
+            evidence=self._evidence,
             reuse=self._reuse,
         )
-        machine.start()
-        self._machines[name] = machine  # it cannot have ended yet: that takes the lock
-        return name
+
+    def _note(self, incident: Incident, channel: MonitorChannel | None) -> None:
+        with self._changed:
+            self._roster.note(incident)
+        if incident.aside_s is not None:
+            _log.warning("%s is put aside for %.0f s: %s", incident.machine, incident.aside_s, incident.what)
+        # Without the lock: to publish may be to wait for the monitors' thread.
+        (channel.incident if channel is not None else self._dispatcher.publish_incident)(incident)
 
     def _ended(self, machine: Machine) -> None:
         with self._changed:
-            del self._machines[machine.name]
-            self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
             try:
                 error = self._queue.error or machine.error
-                if error is not None:
-                    self._take_failure(machine, error)
+                fatal = self._roster.ended(machine) or self._queue.error is not None
+                if fatal and error is not None:
+                    self._give_up(error)
+                elif error is not None:
+                    _log.error("%s has failed: %s", machine.name, error)
                 self._reconcile()
-                if self._failures and not (self._machines or self._at_rest):
-                    self._give_up(self._failures[-1])  # nobody is left, and nobody will come
             except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
                 self._give_up(exc)
+
+    def _look_again(self) -> None:
+        """Somebody who was put aside may come back."""
+        with self._changed:
+            try:
+                self._reconcile()
+            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
+                self._give_up(exc)
+
+    def _despair(self) -> None:
+        """Give up when no machine can be expected to work any more, though there is work."""
+        if self._over or self._state is RunState.KILL or self._queue.drained:
+            return
+        error = self._roster.despair(self._max)
+        if error is not None:
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         """The whole fleet ends; `wait()` raises the first reason."""
         self._error = self._error or error
         self._queue.hold()
         self._changed.notify_all()
-
-    def _take_failure(self, machine: Machine, error: Exception) -> None:
-        """One machine less; when it was a bug, or nobody is left, the whole fleet gives up."""
-        self._failures.append(error)
-        fatal = not isinstance(error, RunnerError) or isinstance(error, UsageError)
-        if fatal or self._queue.error is not None or not self._machines:
-            self._give_up(error)
-            return
-        _log.error(
-            "%s is not replaced, %d machines go on (set the number of machines again to retry): %s",
-            machine.name,
-            len(self._machines),
-            error,
-        )
 
     def _take_monitor_failure(self, monitor: AbstractMonitor, error: BaseException) -> None:
         """A monitor that the run is for (the data set) has failed: measuring on would be for nothing."""

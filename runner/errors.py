@@ -21,8 +21,14 @@ A missed deadline or a task that the kernel's admission test refused is data (an
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from pathlib import Path
+
+#: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
+SHORTAGES = frozenset(
+    {errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE}
+)
 
 
 class Fault(StrEnum):
@@ -83,6 +89,12 @@ class UsageError(RunnerError):
 class HostError(RunnerError):
     """This computer cannot run what was asked: QEMU, image, port, memory or disk."""
 
+    @staticmethod
+    def because(exc: OSError, what: str, *, where: str = "", next_step: str = "") -> HostError:
+        """The error for what the kernel refused: a `HostShortage` where it may grant the same later."""
+        kind = HostShortage if exc.errno in SHORTAGES else HostError
+        return kind(f"{what}: {exc}", where=where, next_step=next_step)
+
 
 class HostShortage(HostError):
     """This computer is short of memory, disk, ports or descriptors now; the same may work later."""
@@ -139,3 +151,10 @@ class DisturbedError(RunnerError):
 
 class MachineKilled(RunnerError):
     """The operator killed the machine; its task set goes back to the queue uncharged."""
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """Whose doing it is that something failed; None for what is no failure of the infrastructure."""
+    if isinstance(error, InfrastructureError):
+        return error.fault
+    return Fault.HOST if isinstance(error, HostError) else None

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from runner.model import TaskSet
+from runner.recovery import Recovery
 
 _TABLE_LINE = "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s"  # a change makes every digest another one
 
@@ -50,18 +51,15 @@ class JobRecord(NamedTuple):
     """One release of a task and what became of it; times in ns after the set's start instant, None where unknown.
 
     Attributes:
-        task_idx: Index of the task in its set.
-        job_idx: Index of the release, from 0.
+        task_idx, job_idx: Index of the task in its set, and of the release, both from 0.
         release_ns: Nominal release, O + kT.
-        start_ns: When the job first ran.
-        finish_ns: When it finished, or was killed.
+        start_ns, finish_ns: When the job first ran; when it finished, or was killed.
         exec_ns: CPU time that it used.
         exit_type: How it ended.
         exit_code: What the workload returned; 128 + signal if a signal ended it.
         preemptions: Involuntary context switches.
         migrations: Changes of CPU that were seen between start and finish.
-        cpu_first: CPU at the start.
-        cpu_last: CPU at the end.
+        cpu_first, cpu_last: CPU at the start, and at the end.
     """
 
     task_idx: int
@@ -225,6 +223,7 @@ class Run:
         repetition: 1 … n where each set is to be measured n times.
         submission: Number of the job (`add_job`) that the set belongs to, from 1; `set_idx`: its place there, from 0.
         position: 1 for the first set that the guest runs since its snapshot; later ones feel what ran before.
+        recovery: What the machine had to do before it could run it, its last attempt having failed; None: nothing.
         identity: `runner.identity.measurement_identity`; None where a measurement would not repeat.
         facts: What the host says of itself: column of the `runs` table -> value.
         run_id: Unique unless given; with an identity, the same in every run for the same identity and repetition.
@@ -237,6 +236,7 @@ class Run:
     submission: int = 1
     set_idx: int = 0
     position: int = 1
+    recovery: Recovery | None = None
     identity: str | None = None
     facts: Mapping[str, str | int | float | None] = field(default_factory=dict)
     run_id: str = ""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+
+from runner.recovery import Recovery
 
 
 class RunState(StrEnum):
@@ -42,12 +46,18 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class MachineState:
-    """One machine: its name, phase, and the task set that it runs, if any."""
+    """One machine: its name, phase, and the task set that it runs, if any.
+
+    Attributes:
+        n_done: Task sets that it has measured.
+        until: With `Phase.ASIDE`: when it is tried again.
+    """
 
     name: str
     phase: Phase
     taskset_id: str | None = None
     n_done: int = 0
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,7 @@ class FleetState:
         n_done: Task sets with a valid result.
         n_bad: Task sets that were given up.
         n_running: Task sets on a machine now.
+        recoveries: How often each step was taken to bring a machine back.
         held: Why no further task set is started though the operator wants it (a full disk, …); empty: nothing holds it.
     """
 
@@ -72,4 +83,5 @@ class FleetState:
     n_done: int = 0
     n_bad: int = 0
     n_running: int = 0
+    recoveries: Mapping[Recovery, int] = field(default_factory=dict)
     held: str = ""

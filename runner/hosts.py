@@ -13,6 +13,7 @@ from typing import Self
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied, UsageError
+from runner.recovery import Recovery
 from runner.specs import Accelerator
 
 
@@ -133,8 +134,12 @@ class AbstractHost(ABC):
         """How to log in at `ssh_address`; known from the beginning."""
 
     @abstractmethod
-    def start(self, deadline: Deadline) -> None:
+    def start(self, deadline: Deadline, recovery: Recovery = Recovery.SNAPSHOT) -> None:
         """Bring the guest up until it reports ready, and leave it paused.
+
+        Args:
+            recovery: What is not to be trusted: with `COLD_BOOT` a booted snapshot, with `PROCESS` also whatever else is kept ready
+                to start from. The guest is the same either way.
 
         On any error everything that was opened is released before the error leaves.
 

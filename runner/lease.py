@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.model import TaskSet, TaskSetSource
 from runner.monitors.channel import MonitorChannel
 from runner.progress import KnownSet, Progress
+from runner.tries import Tries
 
 if TYPE_CHECKING:
     from runner.taskset_queue import TaskSetQueue
@@ -35,7 +36,7 @@ class Series:
         self.taskset = taskset
         self.set_idx = set_idx
         measured = {} if known is None else known.measured
-        self.n_failed = {} if known is None else known.n_failed
+        self._known = known
         # Repetitions that were never handed out by this queue, the last one first.
         self.fresh = [k for k in range(repeat, 0, -1) if k not in measured]
         self.n_missing = len(self.fresh)
@@ -46,6 +47,13 @@ class Series:
                 self.tables.setdefault(identity, (repetition, table_sha256))
         # The lease that makes the set bad; from then on nothing that the others come to counts.
         self.given_up_by: Lease | None = None
+
+    def past(self, repetition: int) -> tuple[int, Tries]:
+        """Which attempt at a measurement is the next, and what those of an earlier runner came to."""
+        n_failed, tries = (0, Tries())
+        if self._known is not None:
+            n_failed, tries = self._known.failed.get(repetition, (n_failed, tries))
+        return n_failed + 1, tries
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +66,7 @@ class Lease:
         set_idx: Its place in its source, from 0.
         repetition: Which of the measurements of that set: 1 … the queue's `repeat`.
         attempt: 1 for the first try at this repetition.
+        tries: What the tries before came to.
     """
 
     job: Job
@@ -67,3 +76,4 @@ class Lease:
     attempt: int
     queue: TaskSetQueue = field(repr=False)
     series: Series = field(repr=False)
+    tries: Tries = field(default_factory=Tries, repr=False)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner.attempt import Attempts, Failure
 from runner.errors import (
-    DisturbedError,
-    GuestDied,
+    HostShortage,
     InfrastructureError,
     MachineKilled,
     RunnerError,
     TaskSetError,
 )
-from runner.events import REPEATABLE, Outcome, Run, RunResult, Validity
+from runner.events import Event, Run, RunResult
+from runner.evidence import EvidenceStore
 from runner.fleet import MachineState, Phase
 from runner.identity import executable_digests, measurement_identity
 from runner.lease import Lease
 from runner.measuring import measure
 from runner.model import TaskSet
+from runner.quarantine import Standing
 from runner.queue import JobQueue
+from runner.recoveries import OnIncident, Recoveries, untold
 from runner.reuse import EarlierRun
 from runner.specs import Reset
 from runner.station import MachineKind, Station, Stations
@@ -37,13 +39,17 @@ class Machine(threading.Thread):
     """Owns one host and its session, and takes task sets from the queue while there are any and it is wanted.
 
     Guarantees: when the thread has ended, its host is stopped and its task set has gone back to the queue or is done.
-    A host that fails is replaced by a new one; its task set is tried again, here or elsewhere.
+    What fails is brought back step by step (`runner.recovery`); its task set is tried again, here or elsewhere. A machine that fails
+    again and again ends with a `standing` that says until when it is to be left alone.
 
     Args:
         name: `qemu1` …, unique in the fleet.
         folder: The machine's own: its log and its host's console.
         on_change: Called, from this thread, whenever `state` has changed.
         on_end: Called last, from this thread, with the machine.
+        on_incident: Called with each fault, and with the channel of the job whose set ran then.
+        standing: How far it is trusted from the beginning.
+        evidence: Where to keep what is known of sets that are given up.
         reuse: Where to look for a task set's table before it is measured.
     """
 
@@ -56,6 +62,9 @@ class Machine(threading.Thread):
         folder: Path,
         on_change: Callable[[], None],
         on_end: Callable[[Machine], None],
+        on_incident: OnIncident = untold,
+        standing: Standing | None = None,
+        evidence: EvidenceStore | None = None,
         reuse: EarlierRun | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -68,16 +77,30 @@ class Machine(threading.Thread):
         self._log = logging.getLogger("runner.machine").getChild(name)
         self._state = MachineState(name, Phase.STARTING)
         self._lock = threading.Lock()
-        self._closing = False
-        self._left = False
+        self._closing = self._left = False
         self._killed: MachineKilled | None = None
         self._stations = Stations(kind, name, folder)
         # Taken from the queue and not begun yet.
         self._lease: Lease | None = None
         self._settings: Mapping[str, str | int | float | None] | None = None
         self._parameters: tuple[Any, ...] = ()
-        # Starts in a row that came to nothing.
-        self._failures = 0
+        self._recoveries = Recoveries(
+            name,
+            kind,
+            self._stations,
+            standing or Standing(),
+            killed=lambda: self._killed,
+            on_incident=on_incident,
+        )
+        self._attempts = Attempts(
+            queue,
+            kind.policy,
+            self._log,
+            on_start=lambda lease: self._become(Phase.RUNNING, lease.taskset.taskset_id),
+            killed=lambda: self._killed,
+            evidence=evidence,
+            logs=(folder / "console.log", folder / "qemu.stderr"),
+        )
         #: Why the machine ended before its work was done; None if it did not.
         self.error: Exception | None = None
 
@@ -85,6 +108,11 @@ class Machine(threading.Thread):
     def state(self) -> MachineState:
         """What the machine is doing."""
         return self._state
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is trusted: to be handed on to whoever takes its place."""
+        return self._recoveries.standing
 
     @property
     def closing(self) -> bool:
@@ -120,6 +148,8 @@ class Machine(threading.Thread):
         phase = Phase.CLOSED
         try:
             self._live()
+            if self.standing.aside:
+                self.error, phase = self._recoveries.error, Phase.ASIDE
         except MachineKilled as exc:
             self._log.info("%s", exc)
         except RunnerError as exc:
@@ -141,27 +171,20 @@ class Machine(threading.Thread):
 
     def _live(self) -> None:
         with self._stations:
+            self._recoveries.begin()
             try:
                 if self._reuse is not None:
                     self._lease = self._first_unknown()
-                while self._wanted() and not self._queue.drained:
+                while self._wanted() and not self._queue.drained and not self.standing.aside:
                     try:
                         if self._work():
                             return
-                    except InfrastructureError as exc:
-                        self._survive(exc)
+                    except (InfrastructureError, HostShortage) as exc:
+                        self._recoveries.after_start(exc)
+                        self._become(Phase.RECOVERING)
             finally:
                 if self._lease is not None:  # it never ran
                     self._queue.give_back(self._lease, InfrastructureError("no start"), charged=False)
-
-    def _survive(self, exc: InfrastructureError) -> None:
-        if self._killed is not None:  # whatever breaks now was broken by the kill
-            raise self._killed from exc
-        self._failures += 1
-        if self._failures >= self._kind.policy.max_start_failures:
-            raise exc
-        self._log.warning("start %d of %s failed: %s", self._failures, self.name, exc)
-        self._become(Phase.RECOVERING)
 
     def _wanted(self) -> bool:
         if self._killed is not None:
@@ -182,14 +205,15 @@ class Machine(threading.Thread):
             lease = self._next_lease(station)
             if lease is None:
                 return True
-            self._failures = 0  # not before: a host that dies whenever it idles is of no use either
             spent = self._kind.reset is Reset.TASKSET
             if spent and self._queue.n_left != 0:
                 self._stations.prepare()
-            good = self._measure(lease, station)
-            if not good:
+            failure = self._measure(lease, station)
+            if failure is not None:
                 self._become(Phase.RECOVERING)
-                return False
+                if not self._recoveries.after_attempt(failure, station):
+                    return False
+                self._parameters = ()  # the session may be a new one
             self._become(Phase.CLOSING if self._closing else Phase.IDLE)
             if spent:
                 return False
@@ -238,12 +262,12 @@ class Machine(threading.Thread):
         if earlier is None:
             return False
 
-        def replay(run: Run) -> RunResult:
+        def replay(run: Run, events: deque[Event]) -> RunResult:
             for event in earlier.replayed():
                 lease.job.channel.event(run, event)
             return earlier
 
-        self._attempt(lease, self._run_of(lease, identity), replay)
+        self._attempts.make(lease, self._run_of(lease, identity), replay)
         return True
 
     def _identity(self, taskset: TaskSet, predecessor: str | None = None) -> str | None:
@@ -270,91 +294,29 @@ class Machine(threading.Thread):
             **more,
         )
 
-    def _measure(self, lease: Lease, station: Station) -> bool:
-        """One attempt at one task set. Returns whether the station is still good."""
+    def _measure(self, lease: Lease, station: Station) -> Failure | None:
+        """One attempt at one task set."""
         with self._unharmed(lease):
             identity = self._identity(lease.taskset, station.identity)
         station.n_started += 1
         # What a session without a host computes does not depend on what it computed before.
         station.identity = None if station.host is None else identity
-        run = self._run_of(lease, identity, facts=station.facts, position=station.n_started)
-        return self._attempt(lease, run, lambda run: self._execute(run, lease, station))
-
-    def _attempt(self, lease: Lease, run: Run, produce: Callable[[Run], RunResult]) -> bool:
-        """Tell monitors and queue of one attempt. Returns whether the station is still good."""
-        started_s = time.monotonic()
-        error: RunnerError = InfrastructureError("the machine's thread ended because of a bug")
-        failed = RunResult(outcome=Outcome.INFRA_ERROR)
-        result: RunResult | None = None
-        try:
-            self._become(Phase.RUNNING, lease.taskset.taskset_id)
-            lease.job.channel.start(run)
-            measured = produce(run)
-            if measured.validity is Validity.DISTURBED and lease.attempt < self._kind.policy.max_tries:
-                failed = replace(measured, outcome=Outcome.DISTURBED, jobs=())
-                raise DisturbedError(f"the host disturbed the measurement: {measured.error}")
-            result = measured
-            lease.job.channel.finish(run, result)
-        except RunnerError as exc:
-            # Whatever breaks in a kill was broken by it, and says nothing about the set.
-            error = self._killed or exc
-            if isinstance(error, MachineKilled):
-                failed = replace(failed, outcome=Outcome.ABORTED)
-            elif isinstance(error, GuestDied):
-                failed = replace(failed, outcome=Outcome.GUEST_CRASH)
-            if isinstance(error, TaskSetError | InfrastructureError | DisturbedError):
-                return not isinstance(error, InfrastructureError)
-            raise error from exc.__cause__
-        finally:
-            if result is None:
-                failed = replace(failed, wall_s=time.monotonic() - started_s, error=str(error))
-                self._give_back(lease, run, error, failed)
-            else:
-                self._end(lease, run, result)
-        self._state = MachineState(
-            self.name, self._state.phase, self._state.taskset_id, self._state.n_done + 1
+        run = self._run_of(
+            lease, identity, facts=station.facts, position=station.n_started, recovery=self._recoveries.take()
         )
-        return True
-
-    def _end(self, lease: Lease, run: Run, result: RunResult) -> None:
-        repeatable = result.validity in REPEATABLE
-        table = result.table_sha256 if repeatable else None
-        error = lease.queue.compare(lease, table, identity=run.identity)
-        if error is None:
-            self._queue.done(lease)
-        else:
-            self._give_back(lease, run, error, None)
-
-    def _give_back(self, lease: Lease, run: Run, error: RunnerError, failed: RunResult | None) -> None:
-        """End a lease without success; `failed` is what monitors are told of an attempt whose end they do not know yet."""
-        charged = failed is None or failed.outcome is not Outcome.ABORTED
-        bad = lease.queue.would_be_bad(lease, error, charged=charged)
-        try:
-            # The monitors are told before the queue is: once it is drained, the run ends.
-            if failed is not None:
-                lease.job.channel.stop(run, failed)
-            if bad:
-                lease.job.channel.bad(run, error)
-        finally:
-            self._queue.give_back(lease, error, charged=charged)
-        taskset = lease.taskset
-        self._log.log(
-            logging.WARNING if charged else logging.INFO,
-            "task set %s (%s), try %d on %s: %s: %s",
-            taskset.name,
-            taskset.taskset_id,
-            lease.attempt,
-            self.name,
-            "given up" if bad else "goes back",
-            error,
+        failure = self._attempts.make(
+            lease, run, lambda run, events: self._execute(run, lease, station, events)
         )
+        if failure is None:
+            self._recoveries.succeeded()
+        return failure
 
-    def _execute(self, run: Run, lease: Lease, station: Station) -> RunResult:
+    def _execute(self, run: Run, lease: Lease, station: Station, events: deque[Event]) -> RunResult:
         if lease.job.session_parameters != self._parameters:
             station.session.configure(lease.job.session_parameters)
             self._parameters = lease.job.session_parameters
-        return measure(run, station, self._kind, lease.job.channel)
+        return measure(run, station, self._kind, lease.job.channel, events=events)
 
     def _become(self, phase: Phase, taskset_id: str | None = None) -> None:
-        self._state = MachineState(self.name, phase, taskset_id, self._state.n_done)
+        self._state = MachineState(self.name, phase, taskset_id, self._attempts.n_done)
         self._on_change()

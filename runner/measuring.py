@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import replace
 
 from runner.deadline import Deadline
@@ -11,6 +12,7 @@ from runner.errors import ProtocolError
 from runner.events import (
     Disturbance,
     EndEvent,
+    Event,
     JobEvent,
     JobRecord,
     Outcome,
@@ -26,20 +28,31 @@ from runner.station import MachineKind, Station
 from runner.units import NS_PER_S
 
 
-def measure(run: Run, station: Station, kind: MachineKind, channel: MonitorChannel) -> RunResult:
+def measure(
+    run: Run, station: Station, kind: MachineKind, channel: MonitorChannel, *, events: deque[Event]
+) -> RunResult:
     """Run the task set, tell the monitors what happens, and judge the result.
+
+    Args:
+        events: Receives what happens, for whoever asks why it failed.
 
     Raises:
         RunnerError: whatever the session raises.
         ProtocolError: the session ended without an end of the set.
     """
     if kind.limits is None:
-        return replace(_execute(run, station, kind.policy, channel), validity=kind.validity)
-    return _judged(run, station, kind.policy, kind.limits, channel)
+        return replace(_execute(run, station, kind.policy, channel, events=events), validity=kind.validity)
+    return _judged(run, station, kind.policy, kind.limits, channel, events=events)
 
 
 def _judged(
-    run: Run, station: Station, policy: MachinePolicy, limits: DisturbanceLimits, channel: MonitorChannel
+    run: Run,
+    station: Station,
+    policy: MachinePolicy,
+    limits: DisturbanceLimits,
+    channel: MonitorChannel,
+    *,
+    events: deque[Event],
 ) -> RunResult:
     """The result, with what this computer did to it meanwhile; `error` says which limits were broken."""
     pid = None if station.host is None else station.host.pid
@@ -48,7 +61,7 @@ def _judged(
     started_ns = time.monotonic_ns()
     if meter is not None:
         meter.begin()
-    result = _execute(run, station, policy, channel)
+    result = _execute(run, station, policy, channel, events=events)
     steal_ns, sched_delay_ns = (None, None) if meter is None else meter.end()
     duration_ns = time.monotonic_ns() - started_ns
     after = _clocks(station, policy)
@@ -65,7 +78,9 @@ def _clocks(station: Station, policy: MachinePolicy) -> ClockPair | None:
     return station.session.clock_pair(Deadline.after(policy.request_timeout_s))
 
 
-def _execute(run: Run, station: Station, policy: MachinePolicy, channel: MonitorChannel) -> RunResult:
+def _execute(
+    run: Run, station: Station, policy: MachinePolicy, channel: MonitorChannel, *, events: deque[Event]
+) -> RunResult:
     taskset, session = run.taskset, station.session
     started_s = time.monotonic()
     session.start(taskset, Deadline.after(policy.request_timeout_s))
@@ -75,6 +90,7 @@ def _execute(run: Run, station: Station, policy: MachinePolicy, channel: Monitor
     outcome = Outcome.COMPLETED
     for event in session.events(Deadline.after(budget_s)):
         channel.event(run, event)
+        events.append(event)
         match event:
             case JobEvent(job):
                 jobs.append(job)

@@ -48,6 +48,11 @@ class RunPaths:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"
 
+    @property
+    def bad(self) -> Path:
+        """The folder that holds one folder per task set that was given up, with what is known of it."""
+        return self.folder / "bad"
+
     def machine(self, name: str) -> Path:
         """A machine's own folder, made if need be: its log, its console, QEMU's stderr."""
         path = self.machines / name

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from runner.database import is_blank, open_database, unreadable
 from runner.errors import UsageError
+from runner.tries import Tries
 
 _COUNTS = (
     "SELECT source, repeat, CASE WHEN complete THEN n_submitted END, n_handed_out, n_done, n_bad FROM progress"
@@ -28,6 +29,11 @@ _ROWS = (
     " FROM ledger LEFT JOIN runs USING (run_id)"
     " WHERE submission = ? AND set_idx >= ? AND set_idx < ? ORDER BY set_idx, ledger.repetition"
 )
+_TRIES = (
+    "SELECT set_idx, repetition, count(*) FILTER (WHERE fault = 'taskset'), count(*) FILTER (WHERE fault = 'guest'),"
+    " count(*) FILTER (WHERE fault = 'host') FROM incidents"
+    " WHERE submission = ? AND set_idx >= ? AND set_idx < ? GROUP BY set_idx, repetition"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,13 @@ class KnownSet:
         taskset_id: Its content's hash.
         bad: Whether it was given up.
         measured: Repetition -> identity and digest of the job table, of each measurement that is done.
-        n_failed: Repetition -> tries that failed, of those that are not done.
+        failed: Repetition -> attempts that failed, and what they came to, of those that are not done.
     """
 
     taskset_id: str
     bad: bool
     measured: Mapping[int, tuple[str | None, str | None]]
-    n_failed: Mapping[int, int]
+    failed: Mapping[int, tuple[int, Tries]]
 
 
 class Progress:
@@ -83,6 +89,19 @@ class Progress:
         """Whether nothing is left to be measured."""
         return self.n_total is not None and self.n_done + self.n_bad >= self.n_total
 
+    def check_repeat(self, repeat: int) -> None:
+        """Refuse another number of measurements for each set than the run began with.
+
+        Raises:
+            UsageError: it is another.
+        """
+        if repeat != self.repeat:
+            raise UsageError(
+                f"repeat is {repeat}, and was {self.repeat} when the run began",
+                where="repeat",
+                next_step="start a new run; reuse=RUN_FOLDER takes over what was measured",
+            )
+
     @property
     def n_ended(self) -> int:
         """Measurements that need not be made any more, of `repeat` for each set."""
@@ -106,26 +125,34 @@ class Progress:
         try:
             with self._lock:
                 rows = self._database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
+                faults = self._database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
         except sqlite3.Error as exc:
             raise unreadable(self.path, exc) from exc
         ids: dict[int, str] = {}
         bad: set[int] = set()
         measured: dict[int, dict[int, tuple[str | None, str | None]]] = {}
-        n_failed: dict[int, dict[int, int]] = {}
-        for set_idx, repetition, taskset_id, state, n_tries, identity, table_sha256 in rows:
+        tries = {(set_idx, repetition): Tries(*counts) for set_idx, repetition, *counts in faults}
+        failed: dict[int, dict[int, tuple[int, Tries]]] = {}
+        for set_idx, repetition, taskset_id, state, n_failed, identity, table_sha256 in rows:
             ids[set_idx] = taskset_id
             if state == "bad":
                 bad.add(set_idx)
             elif state == "done":
                 measured.setdefault(set_idx, {})[repetition] = (identity, table_sha256)
             else:
-                n_failed.setdefault(set_idx, {})[repetition] = n_tries
+                before = tries.get((set_idx, repetition), Tries())
+                # What failed otherwise was disturbed, or its incident did not reach the disk.
+                others = n_failed - before.n_taskset - before.n_guest - before.n_host
+                failed.setdefault(set_idx, {})[repetition] = (
+                    n_failed,
+                    replace(before, n_disturbed=max(0, others)),
+                )
         self._chunk = {
             set_idx: KnownSet(
                 taskset_id=taskset_id,
                 bad=set_idx in bad,
                 measured=measured.get(set_idx, {}),
-                n_failed=n_failed.get(set_idx, {}),
+                failed=failed.get(set_idx, {}),
             )
             for set_idx, taskset_id in ids.items()
         }

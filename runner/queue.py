@@ -62,8 +62,14 @@ class JobQueue:
                     lease = self._next()
                     if lease is not None or self.drained:
                         return lease
-                self._changed.wait()
+                self._changed.wait(None if self._held else self._pause_s())
             return None
+
+    def _pause_s(self) -> float | None:
+        """Seconds until what waits for this computer to recover may be tried again; None if nothing does."""
+        return min(
+            (pause_s for queue in self._queues if (pause_s := queue.pause_s) is not None), default=None
+        )
 
     def _next(self) -> Lease | None:
         for queue in self._queues:

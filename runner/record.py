@@ -9,6 +9,7 @@ from typing import Protocol
 from runner import rows, schema
 from runner.errors import RunnerError, UnrepeatableError
 from runner.events import VALID_OUTCOMES, Event, Outcome, Run, RunResult
+from runner.incidents import Incident
 from runner.submission import Submission
 
 _SUBMIT = (
@@ -92,6 +93,23 @@ class Begun:
         """The set is pending, unless more is known."""
         _insert_taskset(database, self.run)
         database.execute(_BEGIN, _entry(self.submission, self.run, "pending", n_failed=self.run.attempt - 1))
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something went wrong on a machine."""
+
+    submission: int | None
+    incident: Incident
+    n_jobs: int = 0
+
+    @property
+    def subject(self) -> str:
+        return f"an incident on {self.incident.machine}"
+
+    def insert(self, database: sqlite3.Connection) -> None:
+        """Add its row."""
+        database.execute(schema.INCIDENTS.insert, rows.incident_row(self.incident, self.submission))
 
 
 @dataclass(frozen=True)

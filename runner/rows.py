@@ -19,6 +19,7 @@ from runner.events import (
     StartEvent,
     TaskDoneEvent,
 )
+from runner.incidents import Incident
 from runner.model import TaskSet
 from runner.schema import FACTS
 
@@ -98,6 +99,7 @@ def run_row(run: Run, result: RunResult) -> Row:
         run.repetition,
         run.attempt,
         run.position,
+        None if run.recovery is None else run.recovery.value,
         result.outcome.value,
         "+".join(sorted({task.policy.value for task in taskset.tasks})),
         taskset.overrun_policy.value,
@@ -110,8 +112,7 @@ def run_row(run: Run, result: RunResult) -> Row:
         len(result.jobs) if valid else None,
         result.n_missed(taskset) if valid else None,
         None if schedulable is None else int(schedulable),
-        # A console's last words may hold bytes that are no text.
-        result.error.encode("utf-8", "replace").decode() or None,
+        _text(result.error) or None,
         run.identity,
         result.table_sha256,
         None if result.validity is None else result.validity.value,
@@ -170,6 +171,34 @@ def event_rows(run_id: str, events: Iterable[Event]) -> Iterator[Row]:
                 yield (run_id, seq, t_ns, "task_done", task_idx, None)
             case EndEvent(t_ns, stopped):
                 yield (run_id, seq, t_ns, "end", None, int(stopped))
+
+
+def incident_row(incident: Incident, submission: int | None) -> Row:
+    """The row in `incidents`, numbered by the table itself.
+
+    Args:
+        submission: The ledger's number of the submission.
+    """
+    return (
+        None,
+        incident.utc.isoformat(timespec="microseconds"),
+        incident.machine,
+        incident.fault.value,
+        _text(incident.what),
+        None if incident.recovery is None else incident.recovery.value,
+        incident.aside_s,
+        incident.taskset_id,
+        submission,
+        incident.set_idx,
+        incident.repetition,
+        incident.attempt,
+        incident.evidence or None,
+    )
+
+
+def _text(text: str) -> str:
+    """As it can be stored: a console's last words may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _density(taskset: TaskSet) -> float | None:

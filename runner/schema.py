@@ -152,6 +152,8 @@ RUNS = Table(
         Column("machine", Kind.ENUM, required=True),
         # Which of the measurements that `repeat` asks for, at which try, as the how manieth set on its guest.
         *_columns(Kind.INT, "repetition", "attempt", "position", required=True),
+        # What the machine had to do before, its last attempt having failed; null: nothing.
+        Column("recovery", Kind.ENUM),
         *_columns(Kind.ENUM, "outcome", "scheduler", "overrun_policy", required=True),
         *FACTS,
         Column("facts_json", Kind.TEXT, required=True),
@@ -266,4 +268,5 @@ TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER, INCIDENTS)
 INDICES = (
     "CREATE INDEX runs_taskset_id ON runs (taskset_id)",
     "CREATE INDEX runs_identity ON runs (identity)",
+    "CREATE INDEX incidents_place ON incidents (submission, set_idx)",
 )

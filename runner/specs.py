@@ -98,8 +98,14 @@ class MachinePolicy:
     """How patient a machine is.
 
     Attributes:
-        max_tries: Attempts at a task set before it is given up as bad.
-        max_start_failures: Starts in a row that may fail before the machine gives up.
+        max_tries: Attempts at a task set that ruins its guests before it is given up as bad.
+        max_guest_tries: The same for attempts that failed because the guest, its emulator or the line to it did.
+        max_host_tries: The same for attempts that this computer broke: it was short of something, or somebody ended QEMU. Before
+            each it waits longer.
+        max_failures: Failures of a machine in a row, of starts or of attempts, after which it is put aside.
+        aside_s: For how long the first time; each time after that, without a success in between, twice as long.
+        aside_max_s: But never longer.
+        max_asides: How often in a row all machines may be put aside before the run ends; thrice at most before the first success.
         start_timeout_s: For bringing a host up, a first boot for the snapshot included.
         request_timeout_s: For opening the session, and for a task set to be accepted.
         taskset_timeout_s: Real time that a task set may take, beyond the next line.
@@ -107,7 +113,12 @@ class MachinePolicy:
     """
 
     max_tries: int = 3
-    max_start_failures: int = 3
+    max_guest_tries: int = 5
+    max_host_tries: int = 10
+    max_failures: int = 3
+    aside_s: float = 5.0
+    aside_max_s: float = 300.0
+    max_asides: int = 8
     start_timeout_s: float = 180.0
     request_timeout_s: float = 30.0
     taskset_timeout_s: float = 60.0

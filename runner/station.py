@@ -18,6 +18,7 @@ from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError
 from runner.events import Validity
 from runner.hosts import AbstractHost
+from runner.recovery import SAME_GUEST, STEPS, Recovery
 from runner.sessions.base import AbstractSession
 from runner.specs import MachinePolicy, Reach, Reset
 
@@ -46,6 +47,18 @@ class MachineKind:
     limits: DisturbanceLimits | None = None
     settings: Callable[[], Mapping[str, Fact]] | None = None
 
+    @property
+    def steps(self) -> frozenset[Recovery]:
+        """How its machines can be brought back.
+
+        On the same guest only where nobody relies on what that guest went through: not where each set is to have a fresh one, nor
+        where results repeat, for a guest that answered garbage is not in the state that a measurement's identity would name.
+        """
+        if self.open_host is None:
+            return frozenset({Recovery.TASK_LOADER})
+        kept = self.reset is Reset.MACHINE and self.validity is not Validity.EXACT
+        return frozenset(STEPS) if kept else frozenset(STEPS) - SAME_GUEST
+
 
 class Station:
     """A host and the session to it, opened and closed once.
@@ -58,10 +71,13 @@ class Station:
         identity: Of the last of them; None before the first.
     """
 
-    def __init__(self, kind: MachineKind, name: str, folder: Path) -> None:
+    def __init__(
+        self, kind: MachineKind, name: str, folder: Path, recovery: Recovery = Recovery.SNAPSHOT
+    ) -> None:
         self._kind = kind
         self._name = name
         self._folder = folder
+        self._recovery = recovery
         self._lock = threading.Lock()
         self._reason: RunnerError | None = None
         self._owned = ExitStack()
@@ -82,16 +98,34 @@ class Station:
             if self._kind.open_host is not None:
                 host = half_open.enter_context(self._kind.open_host(self._name, self._folder))
                 self._adopt(host=host)
-                host.start(Deadline.after(policy.start_timeout_s))
-            session = self._kind.open_session(self._host)
-            half_open.callback(session.close)
-            self._adopt(session=session)
-            if self._host is not None:
-                self._host.watch(session.abort)
-            self.resume()
-            session.open(Deadline.after(policy.request_timeout_s))
-            self.facts = self._describe()
+                host.start(Deadline.after(policy.start_timeout_s), self._recovery)
+            self._open_session(half_open)
             self._owned = half_open.pop_all()
+
+    def _open_session(self, owner: ExitStack) -> None:
+        session = self._kind.open_session(self._host)
+        owner.callback(session.close)
+        self._adopt(session=session)
+        if self._host is not None:
+            self._host.watch(session.abort)
+        self.resume()
+        session.open(Deadline.after(self._kind.policy.request_timeout_s))
+        self.facts = self._describe()
+
+    def regain(self, step: Recovery) -> bool:
+        """After a failed attempt: take a step that leaves the guest as it is. Whether the station is good again.
+
+        Raises:
+            RunnerError: the step failed; the reason of an abort.
+        """
+        if step is Recovery.MESSAGE:
+            return self.session.regain(Deadline.after(self._kind.policy.request_timeout_s))
+        # A new session to a mailbox finds the same task loader: only a new guest has another.
+        if step is not Recovery.TASK_LOADER or self.session.reach is Reach.MAILBOX:
+            return False
+        self.session.close()
+        self._open_session(self._owned)
+        return True
 
     def _adopt(self, *, host: AbstractHost | None = None, session: AbstractSession | None = None) -> None:
         with self._lock:
@@ -165,23 +199,40 @@ class Stations:
         self._reason: RunnerError | None = None
         self._n_opened = 0
         self._next: Future[Station] | None = None
+        self._recovery = Recovery.SNAPSHOT
         self._retired: list[Future[None]] = []
         self._hands = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-hands")
 
     def take(self) -> Station:
-        """The station that was prepared, or a new one.
+        """The station that was prepared, or a new one, made ready as `distrust` asked for it.
 
         Raises:
             RunnerError: it could not be opened, or an earlier one not be closed; the reason of an abort.
         """
         self._see_off([future for future in self._retired if future.done()])
         prepared, self._next = self._next, None
-        return self._open() if prepared is None else prepared.result()
+        return self._open(self._asked_for()) if prepared is None else prepared.result()
+
+    def _asked_for(self) -> Recovery:
+        """How the next station is to be made ready; asked for once."""
+        recovery, self._recovery = self._recovery, Recovery.SNAPSHOT
+        return recovery
+
+    def distrust(self, step: Recovery) -> None:
+        """Have the next station made ready by this step; one that was prepared by a lesser one is given up."""
+        self._recovery = step if step not in SAME_GUEST else Recovery.SNAPSHOT
+        if self._recovery is not Recovery.SNAPSHOT and self._next is not None:
+            prepared, self._next = self._next, None
+            self._retired.append(self._hands.submit(self._give_up, prepared))
+
+    def _give_up(self, prepared: Future[Station]) -> None:
+        if prepared.exception() is None:
+            self._close(prepared.result())
 
     def prepare(self) -> None:
         """Begin to open the next station; `take` has it then. Returns at once."""
         if self._next is None:
-            self._next = self._hands.submit(self._open)
+            self._next = self._hands.submit(self._open, self._asked_for())
 
     def retire(self, station: Station) -> None:
         """Close a station that is of no further use, without waiting for it."""
@@ -201,8 +252,8 @@ class Stations:
         for station in alive:
             station.abort(error)
 
-    def _open(self) -> Station:
-        station = Station(self._kind, self._name, self._folder)
+    def _open(self, recovery: Recovery) -> Station:
+        station = Station(self._kind, self._name, self._folder, recovery)
         with self._lock:
             if self._reason is not None:
                 raise self._reason

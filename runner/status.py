@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from runner.control import Control
 from runner.durable import replace_text
-from runner.fleet import FleetState, Phase
+from runner.fleet import FleetState, MachineState, Phase
 
 INTERVAL_S = 0.1
 _log = logging.getLogger("runner.status")
@@ -93,12 +93,10 @@ class StatusWriter:
         return {
             "desired": {"machines": desired.machines, "state": desired.state.value},
             "observed": {
-                "machines": len(alive),
+                "machines": sum(m.phase is not Phase.ASIDE for m in alive),
                 "state": fleet.state.value,
-                "by_machine": {
-                    m.name: {"phase": m.phase.value, "taskset_id": m.taskset_id, "done": m.n_done}
-                    for m in alive
-                },
+                "by_machine": {m.name: _machine(m) for m in alive},
+                "recoveries": {step.value: count for step, count in fleet.recoveries.items()},
             },
             "control_error": self._control_error or None,
             "tasksets": {
@@ -112,3 +110,8 @@ class StatusWriter:
             "updated_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "ended": self._ended,
         }
+
+
+def _machine(machine: MachineState) -> dict[str, Any]:
+    content = {"phase": machine.phase.value, "taskset_id": machine.taskset_id, "done": machine.n_done}
+    return content if machine.until is None else {**content, "until_utc": machine.until.isoformat()}

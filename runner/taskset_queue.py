@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
+from collections.abc import Callable
 
-from runner.errors import RunnerError, TaskSetError, UnrepeatableError, UsageError
+from runner.errors import Fault, RunnerError, TaskSetError, UnrepeatableError, UsageError, fault_of
 from runner.lease import Job, Lease, Series
 from runner.model import TaskSet
 from runner.progress import KnownSet, Progress, other_set
+from runner.retries import Retries, Retry
 from runner.submission import Submission
 
 
@@ -17,25 +19,31 @@ class TaskSetQueue:
 
     Guarantees: each set is leased `repeat` times, to several machines at once where they ask for it, and is done when all of
     these measurements are; a measurement is leased to one machine at a time. One that was given back comes first when the next
-    is asked for; after `max_tries` charged attempts its set is bad, and further measurements of it count for nothing. Sets are
+    is asked for; but if its guest was at fault, one other goes before it, and if this computer was, it waits for a while. After so
+    many charged attempts as the kind of failure allows its set is bad, and further measurements of it count for nothing. Sets are
     drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory. What an
     earlier runner has ended (the job's `progress`) is not handed out again.
     Threads: every method may be called from any thread; none blocks, but for the source's own computing.
     """
 
-    def __init__(self, job: Job, *, max_tries: int = 3, repeat: int = 1) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        max_tries: int = 3,
+        max_guest_tries: int = 5,
+        max_host_tries: int = 10,
+        repeat: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if max_tries < 1:
             raise UsageError(f"max_tries is {max_tries}, must be 1 or more", where="machines.max_tries")
         if repeat < 1:
             raise UsageError(f"repeat is {repeat}, must be 1 or more", where="repeat")
-        if job.progress is not None and job.progress.repeat != repeat:
-            raise UsageError(
-                f"repeat is {repeat}, and was {job.progress.repeat} when the run began",
-                where="repeat",
-                next_step="start a new run; reuse=RUN_FOLDER takes over what was measured",
-            )
+        if job.progress is not None:
+            job.progress.check_repeat(repeat)
         self.job = job
-        self.max_tries = max_tries
+        self.bounds = {Fault.TASKSET: max_tries, Fault.GUEST: max_guest_tries, Fault.HOST: max_host_tries}
         self.repeat = repeat
         progress = job.progress
         self.n_total = job.source.n_variants
@@ -53,8 +61,9 @@ class TaskSetQueue:
         self._announced_total = self.n_total
         # The set that was drawn last, while some of its repetitions were never handed out.
         self._current: Series | None = None
-        # What was given back: series, repetition, next attempt.
-        self._again: deque[tuple[Series, int, int]] = deque()
+        self._clock = clock
+        self._n_measured = 0
+        self._again: Retries[Series] = Retries()
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
 
@@ -115,20 +124,34 @@ class TaskSetQueue:
         return lease
 
     def _lease(self) -> Lease | None:
-        if self._again:
-            series, repetition, attempt = self._again.popleft()
-        else:
-            fresh = self._fresh()
-            if fresh is None:
-                return None
-            series, repetition = fresh
-            attempt = 1 + series.n_failed.get(repetition, 0)
-        lease = Lease(self.job, series.taskset, series.set_idx, repetition, attempt, self, series)
+        retry = self._again.next(self._clock()) or self._first_try()
+        retry = retry or self._again.next_of_all(self._clock())
+        if retry is None:
+            return None
+        self._again.overtaken()
+        series = retry.of
+        lease = Lease(
+            self.job,
+            series.taskset,
+            series.set_idx,
+            retry.repetition,
+            retry.attempt,
+            self,
+            series,
+            retry.tries,
+        )
         self._leases.add(lease)
         return lease
 
-    def _fresh(self) -> tuple[Series, int] | None:
-        """A set, and which of its repetitions is handed out for the first time."""
+    @property
+    def pause_s(self) -> float | None:
+        """Seconds until the first of those that came back may be tried again; None if none waits."""
+        with self._lock:
+            due_s = self._again.due_s()
+        return None if due_s is None else max(0.0, due_s - self._clock())
+
+    def _first_try(self) -> Retry[Series] | None:
+        """A measurement that this queue hands out for the first time."""
         while self._current is None:
             set_idx, taskset = self._n_drawn, self._draw()
             if taskset is None:
@@ -141,7 +164,7 @@ class TaskSetQueue:
         repetition = series.fresh.pop()
         if not series.fresh:
             self._current = None
-        return series, repetition
+        return Retry(series, repetition, *series.past(repetition))
 
     def _known(self, progress: Progress, set_idx: int, taskset: TaskSet) -> KnownSet | None:
         known = progress.known(set_idx)
@@ -201,6 +224,7 @@ class TaskSetQueue:
         """The measurement was made."""
         with self._lock:
             self._end(lease)
+            self._n_measured += 1
             lease.series.n_missing -= 1
             if not lease.series.n_missing and lease.series.given_up_by is None:
                 self.n_done += 1
@@ -216,15 +240,38 @@ class TaskSetQueue:
             series = lease.series
             if self._gives_up(lease, error, charged):
                 self.n_bad += 1
-                self._again = deque(one for one in self._again if one[0] is not series)
+                self._again.drop(series)
                 if self._current is series:
                     self._current = None
                 return True
             if series.given_up_by is lease:
                 series.given_up_by = None  # asked about another error than came in the end
             if series.given_up_by is None:
-                self._again.append((series, lease.repetition, lease.attempt + charged))
+                self._again.add(self._retry(lease, error, charged))
             return False
+
+    def _retry(self, lease: Lease, error: RunnerError, charged: bool) -> Retry[Series]:
+        if not charged:
+            return Retry(lease.series, lease.repetition, lease.attempt, lease.tries)
+        blamed = lease.tries.blame(error, self._n_others(lease))
+        tries = lease.tries.failed(error, self._n_others(lease))
+        return Retry(
+            lease.series,
+            lease.repetition,
+            lease.attempt + 1,
+            tries,
+            due_s=self._clock() + tries.pause_s if blamed is Fault.HOST else 0.0,
+            gives_way=fault_of(error) is Fault.GUEST,
+        )
+
+    def blame(self, lease: Lease, error: RunnerError) -> Fault | None:
+        """Whose doing it is that the lease's attempt failed, in the light of what else was measured meanwhile."""
+        with self._lock:
+            return lease.tries.blame(error, self._n_others(lease))
+
+    def _n_others(self, lease: Lease) -> int:
+        """Measurements of other sets so far."""
+        return self._n_measured - (self.repeat - lease.series.n_missing)
 
     def would_be_bad(self, lease: Lease, error: RunnerError, *, charged: bool) -> bool:
         """Whether `give_back` with these arguments gives the set up; it should follow.
@@ -235,7 +282,8 @@ class TaskSetQueue:
             return self._gives_up(lease, error, charged)
 
     def _gives_up(self, lease: Lease, error: RunnerError, charged: bool) -> bool:
-        if not isinstance(error, TaskSetError) and not (charged and lease.attempt >= self.max_tries):
+        tries = lease.tries.failed(error, self._n_others(lease))
+        if not isinstance(error, TaskSetError) and not (charged and tries.used_up(self.bounds)):
             return False
         series = lease.series
         series.given_up_by = series.given_up_by or lease

@@ -10,6 +10,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.errors import GuestDied, MachineKilled, RunnerError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.recovery import Recovery
 from runner.sessions.base import AbstractSession
 from runner.sessions.simulation import SimulationSession
 from runner.specs import Accelerator, MachinePolicy, Reach, Reset
@@ -31,6 +32,7 @@ class BenchHost(AbstractHost):
         self._faults = faults or {}
         self.calls = [] if calls is None else calls
         self.killed = threading.Event()
+        self.recovery: Recovery | None = None
         self.on_death: Callable[[GuestDied], None] = lambda error: None
 
     def _call(self, method: str, phase: HostPhase) -> None:
@@ -74,7 +76,8 @@ class BenchHost(AbstractHost):
     def credentials(self) -> SshCredentials:
         return SshCredentials("root", Path("key"), "ssh-ed25519 AAAA")
 
-    def start(self, deadline: Deadline) -> None:
+    def start(self, deadline: Deadline, recovery: Recovery = Recovery.SNAPSHOT) -> None:
+        self.recovery = recovery
         self._call("start", HostPhase.PAUSED)
 
     def pause(self) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from runner.deadline import Deadline
 from runner.errors import GuestDied
 from runner.hosts import AbstractHost, HostFacts, HostPhase, SshCredentials
+from runner.recovery import Recovery
 
 
 class Endpoint(AbstractHost):
@@ -41,7 +42,7 @@ class Endpoint(AbstractHost):
     def credentials(self) -> SshCredentials:
         return self._credentials
 
-    def start(self, deadline: Deadline) -> None:
+    def start(self, deadline: Deadline, recovery: Recovery = Recovery.SNAPSHOT) -> None:
         raise NotImplementedError
 
     def pause(self) -> None:

@@ -16,7 +16,16 @@ import pytest
 from runner import Hey0TaskSet, StdoutMonitor, simulated
 from runner.deadline import Deadline
 from runner.distributor import Distributor
-from runner.errors import GuestDied, HostError, RunnerError, SessionLost, TaskSetError, UsageError
+from runner.errors import (
+    Fault,
+    GuestDied,
+    HostError,
+    HostShortage,
+    RunnerError,
+    SessionLost,
+    TaskSetError,
+    UsageError,
+)
 from runner.events import Event
 from runner.fleet import Phase, RunState
 from runner.model import TaskSet
@@ -206,7 +215,7 @@ def test_a_set_that_always_fails_is_bad_and_the_run_goes_on(tmp_path: Path) -> N
     class Allergic(SimulationSession):
         def start(self, taskset: TaskSet, deadline: Deadline) -> None:
             if taskset.taskset_id == victim:
-                raise GuestDied("the guest panicked")
+                raise GuestDied("the guest panicked", fault=Fault.TASKSET)
             super().start(taskset, deadline)
 
     tally = Tally()
@@ -233,19 +242,21 @@ def test_a_set_that_cannot_run_is_bad_at_once(tmp_path: Path) -> None:
 
 def test_a_session_that_cannot_open_ends_its_machine_and_then_the_run(tmp_path: Path) -> None:
     plan = Plan()
-    with distributor(tmp_path, faulty_kind(plan, MachinePolicy(max_start_failures=2), open=LOST), 3) as fleet:
+    policy = MachinePolicy(max_failures=2, aside_s=0.01)
+    with distributor(tmp_path, faulty_kind(plan, policy, open=LOST), 3) as fleet:
         fleet.add_job(Sets(10))
-        with pytest.raises(SessionLost, match="the line is dead"):
+        with pytest.raises(HostError, match="guest, last: the line is dead"):
             fleet.wait(HANG_S)
         state = fleet.get_distributor_state()
-        assert (state.n_done, state.n_running, state.machines) == (0, 0, ())
-    assert plan.calls["open"] == 6
+        assert (state.n_done, state.n_running) == (0, 0)
+        assert {machine.phase for machine in state.machines} == {Phase.ASIDE}
+    assert plan.calls["open"] >= 3 * (2 + 2)
 
 
 def test_a_session_that_opens_in_the_end_is_enough(tmp_path: Path) -> None:
     plan, tally = Plan(), Tally()
     fault = failing(lambda: SessionLost("not yet"), 1, 2)
-    with distributor(tmp_path, faulty_kind(plan, MachinePolicy(max_start_failures=3), open=fault)) as fleet:
+    with distributor(tmp_path, faulty_kind(plan, MachinePolicy(max_failures=3), open=fault)) as fleet:
         fleet.add_job(Sets(2), tally)
         wait_to_end(fleet)
     tally.check_all_done_once(2)
@@ -253,7 +264,7 @@ def test_a_session_that_opens_in_the_end_is_enough(tmp_path: Path) -> None:
 
 def test_the_other_machines_go_on_without_one_that_cannot_start(tmp_path: Path) -> None:
     plan, tally = Plan(), Tally()
-    fault = failing(lambda: HostError("no memory for this one"), 1)
+    fault = failing(lambda: HostShortage("no memory for this one"), 1)
     with distributor(tmp_path, faulty_kind(plan, open=fault, realtime_factor=1.0), 3) as fleet:
         fleet.add_job(Sets(20), tally)
         wait_to_end(fleet)
@@ -293,12 +304,14 @@ def test_the_last_machine_that_fails_ends_the_run_even_beside_one_that_closes(tm
 
 def test_rescaling_gives_a_failed_machine_another_chance(tmp_path: Path) -> None:
     plan, tally = Plan(), Tally()
-    fault = failing(lambda: HostError("no memory for this one"), 1)
+    fault = failing(lambda: HostShortage("no memory for this one"), 1)
     with distributor(tmp_path, faulty_kind(plan, open=fault, realtime_factor=0.5), 2) as fleet:
         fleet.add_job(Sets(None), tally)
-        eventually(lambda: len(phases(fleet)) == 1 and plan.calls["open"] >= 2)
+        eventually(lambda: sorted(phases(fleet).values()) == ["aside", "running"])
+        (aside,) = (one for one in fleet.get_distributor_state().machines if one.phase is Phase.ASIDE)
+        assert aside.until is not None
         fleet.set_max_machine_value(2)
-        eventually(lambda: len(phases(fleet)) == 2)
+        eventually(lambda: list(phases(fleet).values()) == ["running"] * 2)
         fleet.shut_down_all_machines()
         wait_to_end(fleet)
 
@@ -680,7 +693,7 @@ def test_a_kill_that_breaks_the_session_first_is_not_charged(tmp_path: Path) -> 
             super().abort(SessionLost("connection reset"))
 
     tally = Tally()
-    kind = kind_of(lambda: Cut(realtime_factor=0.001), MachinePolicy(max_tries=1, max_start_failures=1))
+    kind = kind_of(lambda: Cut(realtime_factor=0.001), MachinePolicy(max_tries=1, max_failures=1))
     with distributor(tmp_path, kind) as fleet:
         fleet.add_job(one(), tally)
         eventually(lambda: fleet.get_distributor_state().n_running == 1)
@@ -702,7 +715,7 @@ def test_kill_during_the_start_of_a_machine_is_no_failure(tmp_path: Path) -> Non
         def abort(self, error: RunnerError) -> None:
             aborted.set()
 
-    with distributor(tmp_path, kind_of(Slow, MachinePolicy(max_start_failures=1)), 2) as fleet:
+    with distributor(tmp_path, kind_of(Slow, MachinePolicy(max_failures=1)), 2) as fleet:
         fleet.add_job(Sets(5))
         eventually(lambda: list(phases(fleet).values()) == ["starting"] * 2)
         time.sleep(0.05)

@@ -25,6 +25,7 @@ from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.queue import JobQueue
+from runner.recovery import Recovery
 from runner.reuse import EarlierRun
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy, Reset
@@ -90,12 +91,28 @@ def test_a_boot_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_boots_that_always_fail_end_the_run(tmp_path: Path) -> None:
+    """Four failures put the machine aside; it comes back twice, and each time one is enough."""
     benches = Benches(start=fault(lambda: BootFailed("no ready")))
-    with distributor(tmp_path, benches.kind(MachinePolicy(max_start_failures=4))) as fleet:
+    with distributor(tmp_path, benches.kind(MachinePolicy(max_failures=4, aside_s=0.01))) as fleet:
         fleet.add_job(Sets(2))
-        with pytest.raises(BootFailed, match="no ready"):
+        with pytest.raises(HostError, match=r"no machine can work here: .*; 6 x guest, last: no ready"):
             fleet.wait(HANG_S)
-    assert len(benches.hosts) == 4
+    assert len(benches.hosts) == 6
+    benches.check_all_stopped()
+
+
+def test_each_start_after_a_failure_trusts_less(tmp_path: Path) -> None:
+    """Also after the machine was put aside; and after a success it is trusted again."""
+    benches, runs = Benches(start=fault(lambda: BootFailed("no ready"), 1, 2, 3)), Runs()
+    policy = MachinePolicy(max_failures=2, aside_s=0.01)
+    with distributor(tmp_path, benches.kind(policy, reset=Reset.TASKSET)) as fleet:
+        fleet.add_job(Sets(2), runs)
+        wait_to_end(fleet)
+        taken = fleet.get_distributor_state().recoveries
+    steps = [Recovery.SNAPSHOT, Recovery.SNAPSHOT, Recovery.COLD_BOOT, Recovery.PROCESS]
+    assert [host.recovery for host in benches.hosts] == [*steps, Recovery.SNAPSHOT]
+    assert [run.recovery for run in runs.runs] == [Recovery.PROCESS, None]
+    assert taken == {Recovery.SNAPSHOT: 1, Recovery.COLD_BOOT: 1, Recovery.PROCESS: 1}
     benches.check_all_stopped()
 
 
@@ -139,12 +156,12 @@ def test_a_guest_that_died_while_it_idled_costs_no_try(tmp_path: Path) -> None:
 def test_a_host_that_dies_whenever_it_idles_is_given_up(tmp_path: Path) -> None:
     """It comes up each time, so that only counting starts that came to nothing ends this."""
     benches = Benches(pause=fault(lambda: GuestDied("cannot stand still")))
-    with distributor(tmp_path, benches.kind()) as fleet:
+    with distributor(tmp_path, benches.kind(MachinePolicy(aside_s=0.01))) as fleet:
         fleet.pause()
         fleet.add_job(one())
-        with pytest.raises(GuestDied, match="cannot stand still"):
-            fleet.wait(3.0)
-    assert len(benches.hosts) == MachinePolicy().max_start_failures
+        with pytest.raises(HostError, match="cannot stand still"):
+            fleet.wait(HANG_S)
+    assert len(benches.hosts) == MachinePolicy().max_failures + 2
     benches.check_all_stopped()
 
 
@@ -231,11 +248,12 @@ def test_the_phases_of_a_life(tmp_path: Path) -> None:
 
 def test_the_phases_of_a_bad_life(tmp_path: Path) -> None:
     benches = Benches(start=fault(lambda: BootFailed("no ready")))
-    machine, seen, _ = alone(tmp_path, jobs(one()), benches.kind(MachinePolicy(max_start_failures=2)))
+    machine, seen, _ = alone(tmp_path, jobs(one()), benches.kind(MachinePolicy(max_failures=2)))
     machine.start()
     machine.join(HANG_S)
-    assert seen == [Phase.RECOVERING, Phase.FAILED]
+    assert seen == [Phase.RECOVERING, Phase.RECOVERING, Phase.ASIDE]
     assert isinstance(machine.error, BootFailed)
+    assert (machine.standing.aside, machine.standing.n_asides) == (True, 1)
 
 
 def test_a_closed_machine_can_be_reopened_until_it_has_left(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import MachineKilled, RunnerError, SessionLost, TaskSetError, UsageError
+from runner.errors import Fault, GuestDied, MachineKilled, RunnerError, TaskSetError, UsageError
 from runner.events import ExitType, JobRecord, Outcome, Run, RunResult
+from runner.incidents import Incident
 from runner.lease import Job, Lease
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
@@ -22,6 +23,7 @@ from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.progress import read_progress
 from runner.taskset_queue import TaskSetQueue
+from runner.tries import Tries
 from tests.fleet_samples import Sets, one
 from tests.monitor_samples import failed
 
@@ -34,6 +36,9 @@ def ask(path: Path, sql: str) -> list[tuple[Any, ...]]:
 GOOD = RunResult(
     outcome=Outcome.COMPLETED, jobs=(JobRecord(0, 0, 0, 0, 1_000_000, 1_000_000, ExitType.EXIT, 0),)
 )
+
+
+PANIC = GuestDied("its kernel panicked", fault=Fault.TASKSET)
 
 
 class Runner:
@@ -64,10 +69,22 @@ class Runner:
     def fail(self, lease: Lease, error: RunnerError, *, charged: bool = True) -> set[int]:
         """The set, if it is given up thereby."""
         self.channel.stop(run_of(lease), failed(Outcome.INFRA_ERROR if charged else Outcome.ABORTED))
-        if not self.queue.give_back(lease, error, charged=charged):
-            return set()
-        self.channel.bad(run_of(lease), error)
-        return {lease.set_idx}
+        fault = self.queue.blame(lease, error)
+        bad = self.queue.give_back(lease, error, charged=charged)
+        if bad:
+            self.channel.bad(run_of(lease), error)
+        if fault is not None:
+            self.channel.incident(
+                Incident(
+                    what=str(error),
+                    fault=fault,
+                    machine="qemu1",
+                    submission=lease.job.submission,
+                    set_idx=lease.set_idx,
+                    repetition=lease.repetition,
+                )
+            )
+        return {lease.set_idx} if bad else set()
 
     def finish(self) -> Counter[int]:
         """Measure what is left; how often each set was begun."""
@@ -144,15 +161,15 @@ def test_a_half_measured_set_gets_what_is_missing_and_is_held_to_its_first_table
 def test_failed_tries_count_over_runners_and_kills_do_not(path: Path) -> None:
     for _ in range(2):
         with closing(Runner(path, Sets(1))) as runner:
-            runner.fail(taken(runner.begin()), SessionLost("x"))
+            runner.fail(taken(runner.begin()), PANIC)
         with closing(Runner(path, Sets(1))) as runner:
             runner.fail(taken(runner.begin()), MachineKilled("x"), charged=False)
         with closing(Runner(path, Sets(1))) as runner:
             runner.begin()  # and the runner dies
     with closing(Runner(path, Sets(1))) as runner:
         lease = taken(runner.begin())
-        assert lease.attempt == 3
-        runner.fail(lease, SessionLost("x"))
+        assert (lease.attempt, lease.tries) == (3, Tries(n_taskset=2))
+        runner.fail(lease, PANIC)
         assert runner.queue.drained
     assert ask(path, "SELECT n_done, n_bad, n_pending FROM progress") == [(0, 1, 0)]
 
@@ -284,7 +301,7 @@ def test_nothing_is_lost_and_nothing_doubled_however_often_the_runner_ends(  # n
                             successes[lease.set_idx, lease.repetition] += 1
                             runner.succeed(lease)
                         case "fail":
-                            given_up |= runner.fail(lease, SessionLost("x"))
+                            given_up |= runner.fail(lease, PANIC)
                         case "kill":
                             given_up |= runner.fail(lease, MachineKilled("x"), charged=False)
                         case "bad":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 import tracemalloc
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from runner.errors import (
+    DisturbedError,
+    Fault,
+    GuestDied,
     InfrastructureError,
     MachineKilled,
     RunnerError,
@@ -34,8 +38,28 @@ def job(source: Sets | TaskSet) -> Job:
     return Job(source, MonitorChannel((), lambda call: None))
 
 
-def queue(n: int | None, *, announced: bool = True, max_tries: int = 3, repeat: int = 1) -> TaskSetQueue:
-    return TaskSetQueue(job(Sets(n, announced=announced)), max_tries=max_tries, repeat=repeat)
+def queue(n: int | None, *, announced: bool = True, repeat: int = 1, **bounds: Any) -> TaskSetQueue:
+    return TaskSetQueue(job(Sets(n, announced=announced)), repeat=repeat, **bounds)
+
+
+def ruined() -> GuestDied:
+    return GuestDied("x", fault=Fault.TASKSET)
+
+
+class Book:
+    """What has become of one measurement, written down in the plainest way."""
+
+    def __init__(self) -> None:
+        self.n_charged = 0
+        self.counts: Counter[Fault] = Counter()
+        self.n_others = 0
+        self.due_s = 0.0
+        self.n_disturbed = 0
+
+    def blamed(self, error: RunnerError, n_others: int) -> Fault | None:
+        fault = getattr(error, "fault", None)
+        others_did_well = n_others > self.n_others and self.counts[Fault.TASKSET] + self.counts[Fault.GUEST]
+        return Fault.TASKSET if fault is Fault.GUEST and others_did_well else fault
 
 
 def taken(lease: Lease | None) -> Lease:
@@ -52,7 +76,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.sources: list[tuple[Sets, int]] = []
         self.held = False
         self.leases: list[Lease] = []
-        self.charged: Counter[tuple[int, str, int]] = Counter()
+        self.now_s = 0.0
+        self.books: defaultdict[tuple[int, str, int], Book] = defaultdict(Book)
         self.measured: set[tuple[int, str, int]] = set()
         self.n_measured: Counter[tuple[int, str]] = Counter()
         self.bad: set[tuple[int, str]] = set()
@@ -68,7 +93,14 @@ class QueueMachine(RuleBasedStateMachine):
     def add(self, n: int, announced: bool, max_tries: int, repeat: int) -> None:
         source = Sets(n, announced=announced)
         self.sources.append((source, repeat))
-        added = TaskSetQueue(job(source), max_tries=max_tries, repeat=repeat)
+        added = TaskSetQueue(
+            job(source),
+            max_tries=max_tries,
+            max_guest_tries=max_tries + 1,
+            max_host_tries=max_tries + 2,
+            repeat=repeat,
+            clock=lambda: self.now_s,
+        )
         self.repeat[id(added.job)] = repeat
         self.queue.add(added)
 
@@ -76,15 +108,23 @@ class QueueMachine(RuleBasedStateMachine):
     def acquire(self) -> None:
         lease = self.queue.try_acquire()
         if lease is None:
-            assert self.held or self.n_waiting == 0
+            pausing = [book for book in self.books.values() if book.due_s > self.now_s]
+            assert self.held or self.n_waiting <= len(pausing)
             return
         assert not self.held
         assert 1 <= lease.repetition <= lease.queue.repeat
         assert self.key(lease) not in {self.key(other) for other in self.leases}
         assert self.key(lease) not in self.measured
         assert self.set_of(lease) not in self.bad
-        assert lease.attempt == 1 + self.charged[self.key(lease)]
+        book = self.books[self.key(lease)]
+        assert lease.attempt == 1 + book.n_charged
+        assert book.due_s <= self.now_s
+        book.due_s = 0.0
         self.leases.append(lease)
+
+    @rule(seconds=st.sampled_from([0.4, 1.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
@@ -94,14 +134,34 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(
         data=st.data(),
-        error=st.sampled_from([SessionLost("x"), MachineKilled("x"), TaskSetError("x")]),
+        error=st.sampled_from(
+            [
+                *(GuestDied("x", fault=fault) for fault in Fault),
+                MachineKilled("x"),
+                TaskSetError("x"),
+                DisturbedError("x"),
+            ]
+        ),
         charged=st.booleans(),
         asks=st.booleans(),
     )
     def give_back(self, data: st.DataObject, error: RunnerError, charged: bool, asks: bool) -> None:
         lease = self.pick(data)
-        self.charged[self.key(lease)] += charged
-        used_up = charged and self.charged[self.key(lease)] >= lease.queue.max_tries
+        book, n_others = self.books[self.key(lease)], self.n_others(lease)
+        blamed = book.blamed(error, n_others)
+        assert lease.queue.blame(lease, error) is blamed
+        if charged:
+            book.n_charged += 1
+            book.n_disturbed += isinstance(error, DisturbedError)
+            if blamed is not None:
+                book.counts[blamed] += 1
+            if blamed in (Fault.TASKSET, Fault.GUEST):
+                book.n_others = n_others
+            if blamed is Fault.HOST:
+                book.due_s = self.now_s + min(30.0, 0.5 * 2 ** (book.counts[Fault.HOST] - 1))
+        bounds = lease.queue.bounds
+        used_up = any(book.counts[fault] >= bounds[fault] for fault in Fault)
+        used_up = charged and (used_up or book.n_disturbed >= bounds[Fault.TASKSET])
         expected = (isinstance(error, TaskSetError) or used_up) and self.set_of(lease) not in self.bad
         if asks:
             assert lease.queue.would_be_bad(lease, error, charged=charged) == expected
@@ -126,6 +186,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.hold()
         else:
             self.queue.release()
+
+    def n_others(self, lease: Lease) -> int:
+        """Measurements of the job's other sets."""
+        own = self.n_measured[self.set_of(lease)]
+        return sum(n for (job_id, _), n in self.n_measured.items() if job_id == id(lease.job)) - own
 
     @staticmethod
     def set_of(lease: Lease) -> tuple[int, str]:
@@ -169,6 +234,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.release()
         for lease in self.leases:
             self.queue.done(lease)
+        self.now_s += 1e6
         while (rest := self.queue.try_acquire()) is not None:
             self.queue.done(rest)
         assert self.queue.drained
@@ -235,20 +301,68 @@ def test_a_source_that_breaks_keeps_what_it_gave() -> None:
 def test_what_comes_back_is_next() -> None:
     three = queue(3)
     first = taken(three.acquire())
-    three.give_back(first, SessionLost("x"))
+    three.give_back(first, ruined())
     again = taken(three.acquire())
     assert (again.taskset, again.attempt) == (first.taskset, 2)
+
+
+def test_after_a_fault_of_the_guest_another_set_goes_first() -> None:
+    """If that one goes well, the guests are not sick."""
+    two = queue(2)
+    first = taken(two.acquire())
+    two.give_back(first, SessionLost("x"))
+    other = taken(two.acquire())
+    assert other.taskset != first.taskset
+    again = taken(two.acquire())
+    assert (again.taskset, again.attempt) == (first.taskset, 2)
+    two.give_back(again, SessionLost("x"))
+    assert taken(two.acquire()).taskset == first.taskset, "there is no other any more"
+
+
+def test_a_set_whose_guests_fail_while_others_go_well_is_the_one_to_blame() -> None:
+    four = queue(4, max_tries=2, max_guest_tries=9)
+    victim = taken(four.acquire())
+    assert four.blame(victim, SessionLost("x")) is Fault.GUEST
+    four.give_back(victim, SessionLost("x"))
+    for number in (1, 2):
+        four.done(taken(four.acquire()))
+        victim = taken(four.acquire())
+        assert four.blame(victim, SessionLost("x")) is Fault.TASKSET
+        assert four.give_back(victim, SessionLost("x")) == (number == 2)
+
+
+def test_what_this_computer_broke_is_tried_again_after_a_while() -> None:
+    now_s = 0.0
+    one_set = queue(1, max_host_tries=9, clock=lambda: now_s)
+    for pause_s in (0.5, 1.0, 2.0):
+        one_set.give_back(taken(one_set.acquire()), GuestDied("x", fault=Fault.HOST))
+        assert (one_set.pause_s, one_set.n_left, one_set.drained) == (pause_s, 1, False)
+        assert one_set.acquire() is None
+        now_s += pause_s
+    one_set.done(taken(one_set.acquire()))
+    assert one_set.pause_s is None
+
+
+def test_each_kind_of_failure_has_bounds_of_its_own() -> None:
+    now_s = 0.0
+    one_set = queue(1, max_tries=2, max_guest_tries=2, max_host_tries=2, clock=lambda: now_s)
+    for fault in Fault:
+        assert not one_set.give_back(taken(one_set.acquire()), GuestDied("x", fault=fault))
+        now_s += 1.0
+    last = taken(one_set.acquire())
+    assert last.attempt == 4
+    assert one_set.give_back(last, GuestDied("x", fault=Fault.HOST))
 
 
 def test_the_last_try_is_known_before() -> None:
     """So that monitors hear of it before the run can end."""
     two_tries = queue(1, max_tries=2)
     lease = taken(two_tries.acquire())
-    assert not two_tries.would_be_bad(lease, SessionLost("x"), charged=True)
+    assert not two_tries.would_be_bad(lease, ruined(), charged=True)
     assert two_tries.would_be_bad(lease, TaskSetError("x"), charged=False)
-    two_tries.give_back(lease, SessionLost("x"))
+    two_tries.give_back(lease, ruined())
     lease = taken(two_tries.acquire())
-    assert two_tries.would_be_bad(lease, SessionLost("x"), charged=True)
+    assert two_tries.would_be_bad(lease, ruined(), charged=True)
     assert not two_tries.would_be_bad(lease, MachineKilled("x"), charged=False)
 
 
@@ -383,6 +497,17 @@ def wanted() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
+
+
+def test_a_machine_waits_no_longer_than_this_computer_needs(wanted: threading.Event) -> None:
+    """Nobody wakes it: it wakes by itself when the measurement is due."""
+    jobs = JobQueue()
+    jobs.add(queue(1))
+    jobs.give_back(taken(jobs.try_acquire()), GuestDied("x", fault=Fault.HOST))
+    assert jobs.try_acquire() is None
+    thread, answers = acquiring(jobs, wanted)
+    thread.join(HANG_S)
+    assert [taken(answer).attempt for answer in answers] == [2]
 
 
 @pytest.mark.parametrize("ends_well", [True, False])

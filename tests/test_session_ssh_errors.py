@@ -30,7 +30,8 @@ from runner.errors import (
 )
 from runner.hosts import SshCredentials
 from runner.model import TaskSet
-from runner.sessions.ssh import LIBRARY_ERRORS, SshSession, translate
+from runner.sessions.ssh import SshSession
+from runner.sessions.ssh_connection import LIBRARY_ERRORS, translate
 from runner.units import NS_PER_MS, NS_PER_S
 from runner.wire import VERSION
 from tests.session_contract import MS, endless, one_shot, run

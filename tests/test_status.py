@@ -16,6 +16,7 @@ import pytest
 
 from runner.control import Control
 from runner.fleet import FleetState, MachineState, Phase, RunState
+from runner.recovery import Recovery
 from runner.status import INTERVAL_S, StatusWriter
 from tests.fleet_samples import eventually
 
@@ -44,7 +45,9 @@ class Fleet:
                 MachineState("qemu2", Phase.IDLE),
                 MachineState("qemu3", Phase.CLOSED, None, 2),
                 MachineState("qemu4", Phase.FAILED),
+                MachineState("qemu5", Phase.ASIDE, until=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
             ),
+            recoveries={Recovery.SNAPSHOT: 2},
             n_total=100,
             n_done=self.n_done,
             n_bad=1,
@@ -69,7 +72,14 @@ def test_desired_and_observed_stand_side_by_side(tmp_path: Path) -> None:
             "by_machine": {
                 "qemu1": {"phase": "running", "taskset_id": "0123456789abcdef", "done": 5},
                 "qemu2": {"phase": "idle", "taskset_id": None, "done": 0},
+                "qemu5": {
+                    "phase": "aside",
+                    "taskset_id": None,
+                    "done": 0,
+                    "until_utc": "2026-01-02T03:04:05+00:00",
+                },
             },
+            "recoveries": {"snapshot": 2},
         }
         assert first["tasksets"] == {"total": 100, "done": 0, "bad": 1, "running": 1}
         assert (first["pid"], first["ended"], first["control_error"]) == (os.getpid(), None, None)

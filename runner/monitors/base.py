@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.fleet import FleetState
+from runner.incidents import Incident
 from runner.submission import Submission
 
 
@@ -51,6 +52,9 @@ class AbstractMonitor:
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
         """The task set is given up; `run` was its last attempt."""
+
+    def __incident__(self, incident: Incident) -> None:
+        """Something failed: in an attempt at one of this monitor's task sets, after its `__taskset_stop__`, or between two."""
 
     def __fleet_change__(self, state: FleetState) -> None:
         """Machines or counts changed; at most ten times a second, and always for the last change."""

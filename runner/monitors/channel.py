@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
+from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
 from runner.submission import Submission
 
@@ -50,6 +51,7 @@ class MonitorChannel:
         self._finish = interested("__taskset_finish__")
         self._stop = interested("__taskset_stop__")
         self._bad = interested("__taskset_bad__")
+        self._incident = interested("__incident__")
 
     @property
     def wants_events(self) -> bool:
@@ -85,3 +87,8 @@ class MonitorChannel:
         """The task set is given up."""
         if self._bad:
             self._put(("__taskset_bad__", self._bad, (run, error)))
+
+    def incident(self, incident: Incident) -> None:
+        """An attempt at one of the job's sets failed, and why."""
+        if self._incident:
+            self._put(("__incident__", self._incident, (incident,)))

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from runner.errors import HostError, UsageError
 from runner.fleet import FleetState
+from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import Call, Listener, MonitorChannel
 
@@ -123,6 +124,13 @@ class MonitorDispatcher:
             if self._fleet is None:
                 self._work.notify()
             self._fleet = state
+
+    def publish_incident(self, incident: Incident) -> None:
+        """Tell every open monitor of a fault that belongs to no job."""
+        with self._lock:
+            listeners = tuple(one for one in self._listeners if one.opened and one.overrides("__incident__"))
+        if listeners:
+            self._put(("__incident__", listeners, (incident,)))
 
     def close(self, stall_s: float = 60.0) -> None:
         """Deliver what waits, close every monitor, end the thread; again does nothing.

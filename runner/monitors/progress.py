@@ -13,7 +13,7 @@ from tqdm import tqdm
 from runner.fleet import FleetState, Phase, RunState
 from runner.monitors.base import AbstractMonitor
 
-_GONE = frozenset({Phase.CLOSED, Phase.FAILED})
+_GONE = frozenset({Phase.CLOSED, Phase.FAILED, Phase.ASIDE})
 
 
 class _Bar(tqdm):  # type: ignore[type-arg] # generic in the stub only

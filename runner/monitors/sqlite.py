@@ -7,10 +7,11 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.events import Event, JobEvent, Run, RunResult
+from runner.incidents import Incident
 from runner.ledger import Ledger
 from runner.monitors.base import AbstractMonitor
 from runner.parquet import write_parquet
-from runner.record import Begun, Record, Submitted
+from runner.record import Begun, Noted, Record, Submitted
 from runner.submission import Submission
 
 
@@ -88,6 +89,10 @@ class SQLiteMonitor(AbstractMonitor):
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
         self._ledger.put(Record(self._number(run), run, None, error=error))
+
+    def __incident__(self, incident: Incident) -> None:
+        number = None if incident.submission is None else self._numbers.get(incident.submission)
+        self._ledger.put(Noted(number, incident))
 
     def idle(self) -> None:
         """Write what waits."""

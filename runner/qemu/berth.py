@@ -21,6 +21,7 @@ class Berth:
         mailbox: The mailbox's memory; None where the guest has none.
         cpu: The CPU of this computer that is its own; None lets it wander.
         log_prefix: Of the files' names in `folder`.
+        loads_anew: Whether QEMU is loaded from its file rather than forked from its stem.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Berth:
     mailbox: MailboxMemory | None = None
     cpu: int | None = None
     log_prefix: str = ""
+    loads_anew: bool = False
 
     @property
     def log(self) -> logging.Logger:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, ProtocolError
+from runner.errors import BootFailed, Fault, GuestDied, ProtocolError
 from runner.mailbox import NoReply, read_hello
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
@@ -175,4 +175,6 @@ def _deaths_as_boot_failures(next_step: str = "") -> Iterator[None]:
             evidence=exc.evidence,
             log_path=exc.log_path,
             next_step=exc.next_step or next_step,
+            # No set runs yet whose doing it could be.
+            fault=Fault.HOST if exc.fault is Fault.HOST else Fault.GUEST,
         ) from exc

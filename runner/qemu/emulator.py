@@ -13,12 +13,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, SessionLost
+from runner.errors import BootFailed, Fault, GuestDied, HostError, HostShortage, SessionLost
 from runner.qemu.berth import Berth
 from runner.qemu.command import Wiring
-from runner.qemu.failure import FATAL_EVENTS, describe_event, describe_exit, explain, tail
+from runner.qemu.failure import (
+    FATAL_EVENTS,
+    describe_event,
+    describe_exit,
+    explain,
+    fault_of_event,
+    fault_of_exit,
+    tail,
+)
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.launcher import LAUNCHER
+from runner.qemu.plain_start import start_plainly
 from runner.qemu.process import Launch, Process
 from runner.qemu.qmp import Command, QmpMonitor
 
@@ -76,7 +85,8 @@ class Emulator:
         self._expected = False
         self._owned = ExitStack()
         self._process, channel = _start(berth, build)
-        self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost)
+        self._seen_stopped = False
+        self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost, self._look)
         self._owned.callback(self._process.join)
         self._owned.callback(self._monitor.close)
         try:
@@ -224,7 +234,14 @@ class Emulator:
             )
         words = tail(self.berth.stderr_log, n_lines=12)
         reason = explain(words, returncode)
-        return HostError(
+        if returncode < 0 and not reason.shortage:
+            return BootFailed(
+                f"{self.berth.name}: {describe_exit(returncode)} before it could run the guest",
+                evidence=words,
+                log_path=self.berth.stderr_log,
+                fault=fault_of_exit(returncode),
+            )
+        return (HostShortage if reason.shortage else HostError)(
             f"{self.berth.name}: QEMU could not run the guest: {reason.cause}",
             where=describe_exit(returncode),
             evidence=words,
@@ -238,6 +255,7 @@ class Emulator:
             where=exc.where,
             evidence=self.evidence(),
             log_path=self.berth.console_log,
+            fault=Fault.HOST if self._process.stopped else Fault.GUEST,
         )
 
     def _on_event(self, name: str, data: Mapping[str, object]) -> None:
@@ -246,24 +264,37 @@ class Emulator:
             self._events.append((name, data))
             self._changed.notify_all()
         if name in self._fatal:
-            self._die(describe_event(name, data))
+            self._die(describe_event(name, data), fault_of_event(name, data))
 
     def _on_lost(self) -> None:
         """Runs on the monitor's thread as soon as QEMU ends, and after every event, which may say more of its end."""
         self._process.wait(Deadline.after(_LOST_BEFORE_EXIT_S))
         returncode = self._process.returncode
-        self._die(
-            "QEMU closed its monitor but did not end" if returncode is None else describe_exit(returncode)
-        )
+        if returncode is None:
+            self._die("QEMU closed its monitor but did not end", Fault.GUEST)
+        else:
+            self._die(describe_exit(returncode), fault_of_exit(returncode))
         self._process.signal(signal.SIGKILL)
 
-    def _die(self, reason: str) -> None:
+    def _look(self) -> None:
+        """Runs on the monitor's thread once a second: a QEMU that somebody has stopped says nothing any more.
+
+        Twice in a row, for who is only looking at it with a debugger lets it go on at once.
+        """
+        before, self._seen_stopped = self._seen_stopped, self._process.stopped
+        if before and self._seen_stopped:
+            self._die(f"somebody has stopped QEMU (process {self.pid})", Fault.HOST)
+
+    def _die(self, reason: str, fault: Fault) -> None:
         """Note an end that nobody asked for; only the first reason counts."""
         with self._changed:
             if self._expected or self._death is not None:
                 return
             death = GuestDied(
-                f"{self.berth.name}: {reason}", evidence=self.evidence(), log_path=self.berth.console_log
+                f"{self.berth.name}: {reason}",
+                evidence=self.evidence(),
+                log_path=self.berth.console_log,
+                fault=fault,
             )
             self._death = death
             watcher = self._watcher
@@ -287,14 +318,13 @@ def _start(berth: Berth, build: Callable[[Wiring], list[str]]) -> tuple[Process,
                 mailbox=None if berth.mailbox is None else berth.mailbox.path,
             )
             inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
-            process = LAUNCHER.start(
-                Launch(
-                    command=tuple(build(wiring)),
-                    pass_fds=tuple(inherited),
-                    stderr_path=berth.stderr_log,
-                    cpu=berth.cpu,
-                )
+            launch = Launch(
+                command=tuple(build(wiring)),
+                pass_fds=tuple(inherited),
+                stderr_path=berth.stderr_log,
+                cpu=berth.cpu,
             )
+            process = start_plainly(launch) if berth.loads_anew else LAUNCHER.start(launch)
         half_built.pop_all()
     return process, ours
 

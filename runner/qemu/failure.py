@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.errors import Fault
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -16,23 +18,28 @@ class Explanation:
     Attributes:
         cause: Ends the sentence "QEMU could not run the guest: …".
         next_step: What to do.
+        shortage: Whether it may run later, when this computer has more of something.
     """
 
     cause: str
     next_step: str
+    shortage: bool = False
 
 
 _PORT = Explanation(
     "the port that was to be forwarded to the guest is in use",
     "set machines.qemu.ssh_port=null to take free ports, or choose another first port",
+    shortage=True,
 )
 _MEMORY = Explanation(
     "there is not enough memory for it",
     "lower machines.qemu.memory_mib or machines.count, or free some memory",
+    shortage=True,
 )
 _DISK = Explanation(
     "there is no space left for its RAM file",
     "free some space, or point RTFLEET_CACHE to a folder that has it",
+    shortage=True,
 )
 _IMAGE = Explanation(
     "the guest image cannot be read",
@@ -93,6 +100,34 @@ def describe_event(name: str, data: Mapping[str, object]) -> str:
             return "the guest hangs: its watchdog, which counts in guest time, ran out"
         case _:
             return f"QEMU reported {name} ({reason or 'no reason given'})"
+
+
+# Sent by somebody, be it the kernel that is out of memory; SIGBUS is its answer where a mapped file finds no room.
+_FROM_OUTSIDE = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGXCPU,
+        signal.SIGBUS,
+    }
+)
+
+
+def fault_of_event(name: str, data: Mapping[str, object]) -> Fault:
+    """Whose doing a fatal QMP event is, if it comes while a task set runs."""
+    if data.get("reason") == "host-signal":
+        return Fault.HOST
+    if name == "INTERNAL_ERROR" or data.get("reason") == "host-qmp-quit":
+        return Fault.GUEST
+    return Fault.TASKSET
+
+
+def fault_of_exit(returncode: int) -> Fault:
+    """Whose doing the end of QEMU's process is: a crash is QEMU's own."""
+    return Fault.HOST if -returncode in _FROM_OUTSIDE else Fault.GUEST
 
 
 def describe_exit(returncode: int) -> str:

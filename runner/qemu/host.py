@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UsageError
+from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, UsageError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
@@ -25,6 +25,7 @@ from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary
 from runner.qemu.shared_memory import MailboxMemory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
+from runner.recovery import Recovery
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
 # HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.
@@ -59,6 +60,7 @@ class QemuHost(AbstractHost):
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
         self._phase = HostPhase.NEW
+        self._recovery = Recovery.SNAPSHOT
         self._emulator: Emulator | None = None
         self._facts: HostFacts | None = None
         self._ssh_address: tuple[str, int] | None = None
@@ -113,9 +115,10 @@ class QemuHost(AbstractHost):
     def credentials(self) -> SshCredentials:
         return SshCredentials(user="root", client_key=self._image.client_key, host_key=self._image.host_key)
 
-    def start(self, deadline: Deadline) -> None:
+    def start(self, deadline: Deadline, recovery: Recovery = Recovery.SNAPSHOT) -> None:
         if self._phase is not HostPhase.NEW:
             raise self._wrong("start", "make a new host for each start")
+        self._recovery = recovery
         self._phase = HostPhase.STARTING
         began_s = time.monotonic()
         try:
@@ -127,11 +130,13 @@ class QemuHost(AbstractHost):
             self._switch.check()
         except GuestDied as exc:
             self.stop()
-            raise BootFailed(exc.what, evidence=exc.evidence, log_path=exc.log_path) from exc
+            fault = Fault.HOST if exc.fault is Fault.HOST else Fault.GUEST
+            raise BootFailed(exc.what, evidence=exc.evidence, log_path=exc.log_path, fault=fault) from exc
         except OSError as exc:
             self.stop()
-            raise HostError(
-                f"{self._name}: its folder cannot be used: {exc}",
+            raise HostError.because(
+                exc,
+                f"{self._name}: its folder cannot be used",
                 where=str(self._folder),
                 next_step="make the folder writable and see that its disk has room",
             ) from exc
@@ -170,6 +175,7 @@ class QemuHost(AbstractHost):
                 evidence=self.evidence(),
                 log_path=self._emulator.berth.console_log,
                 next_step="on a very slow computer raise machines.policy.taskset_timeout_s or …_factor",
+                fault=Fault.TASKSET,
             )
         self._phase = HostPhase.PAUSED
 
@@ -205,7 +211,10 @@ class QemuHost(AbstractHost):
         hardware = Hardware(binary=binary, spec=self._spec, arch=self._arch, accel=accel)
         # A KVM guest carries features of the host's CPU along, and boots quickly anyway.
         if self._spec.snapshot and accel is Accelerator.TCG:
-            return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
+            if self._recovery not in (Recovery.COLD_BOOT, Recovery.PROCESS):
+                return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
+            key = snapshot_key(hardware, self._kernel(), self._image.identity)
+            SnapshotStore(cache_root() / "snapshots").discard(key, deadline=deadline, switch=self._switch)
         berth = self._berth()
         emulator = boot(berth, hardware, self._kernel(), self._boot_deadline(deadline), self._switch)
         return emulator, BootKind.COLD, accel
@@ -260,7 +269,12 @@ class QemuHost(AbstractHost):
         # Its threads take turns: on one CPU they do not wait for one another to be woken on another.
         cpu = self._owned.enter_context(CPUS.share()) if self._spec.clock is Clock.ICOUNT else None
         return Berth(
-            name=self._name, folder=self._folder, ssh_port=self._ssh_port(), mailbox=self._memory, cpu=cpu
+            name=self._name,
+            folder=self._folder,
+            ssh_port=self._ssh_port(),
+            mailbox=self._memory,
+            cpu=cpu,
+            loads_anew=self._recovery is Recovery.PROCESS,
         )
 
     def _kernel(self, ram: Path | None = None) -> KernelBoot:

@@ -42,8 +42,9 @@ def start_plainly(launch: Launch) -> Process:
         return started.result()
     except OSError as exc:
         keeper.join()
-        raise HostError(
-            f"QEMU could not be started: {exc}",
+        raise HostError.because(
+            exc,
+            "QEMU could not be started",
             next_step="see what this computer lacks: python -m host_setup check",
         ) from exc
 

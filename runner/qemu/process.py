@@ -66,6 +66,15 @@ class Process:
         """A descriptor that is readable once it has ended."""
         return self._pidfd
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it (SIGSTOP, a debugger), so that it neither runs nor ends."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended
+            return False
+        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
     def join(self) -> None:
         """Release what is left once it has ended; waits for that, and no call may follow."""
         self._exited.wait()

@@ -22,6 +22,9 @@ from runner.errors import ProtocolError, SessionLost
 T = TypeVar("T")
 _log = logging.getLogger("runner.qemu.qmp")
 
+#: How often `on_look` is called.
+LOOK_INTERVAL_S = 1.0
+
 #: Called with an event's name and data.
 OnEvent = Callable[[str, Mapping[str, object]], None]
 
@@ -55,12 +58,17 @@ class QmpMonitor:
     """Give commands to one QEMU and hear of its events.
 
     Guarantees: events arrive in QEMU's order, all on the monitor's own thread. `on_lost` is called there once if the
-    connection ends before `close()`; no call is left waiting then.
+    connection ends before `close()`; no call is left waiting then. `on_look` is called there once a second.
     Threads: `execute` and `execute_all` are for any thread but the monitor's own.
     """
 
     def __init__(
-        self, name: str, channel: socket.socket, on_event: OnEvent, on_lost: Callable[[], None]
+        self,
+        name: str,
+        channel: socket.socket,
+        on_event: OnEvent,
+        on_lost: Callable[[], None],
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over `channel`, a connected socket to QEMU, and start to talk.
 
@@ -70,6 +78,7 @@ class QmpMonitor:
         self._name = name
         self._on_event = on_event
         self._on_lost = on_lost
+        self._on_look = on_look
         self._client = _QuietClient(name)
         # What the library has to say, it raises as well.
         self._client.logger = logging.getLogger("runner.machine").getChild(name).getChild("qmp")
@@ -185,7 +194,12 @@ class QmpMonitor:
         pump = asyncio.create_task(self._pump(listener))
         while self._client.runstate is Runstate.RUNNING and not pump.done():
             change = asyncio.create_task(self._client.runstate_changed())
-            await asyncio.wait({pump, change}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                {pump, change}, timeout=LOOK_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                change.cancel()
+                self._on_look()
         if pump.done():
             pump.result()
         pump.cancel()

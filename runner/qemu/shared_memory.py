@@ -22,7 +22,7 @@ class MailboxMemory:
     def __init__(self, name: str, size_bytes: int) -> None:
         """
         Raises:
-            HostError: there is no memory, or no file descriptor, for it.
+            HostShortage: there is no memory, or no file descriptor, for it.
         """
         try:
             self.fd = os.memfd_create(f"rtfleet-{name}", os.MFD_CLOEXEC)
@@ -33,8 +33,9 @@ class MailboxMemory:
                 os.close(self.fd)
                 raise
         except OSError as exc:
-            raise HostError(
-                f"{name}: no memory for its mailbox: {exc}",
+            raise HostError.because(
+                exc,
+                f"{name}: no memory for its mailbox",
                 next_step="lower machines.qemu.mailbox_mib or machines.count, or free some memory",
             ) from exc
 

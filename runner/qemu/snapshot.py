@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, HostError
+from runner.errors import BootFailed, HostError, HostShortage
 from runner.qemu.killswitch import KillSwitch
 
 #: Layout of a snapshot's folder; another number makes new snapshots.
@@ -128,7 +128,7 @@ class SnapshotStore:
             memory_bytes: What it needs on disk at most.
 
         Raises:
-            HostError: the folder cannot be written, or the disk is full.
+            HostError: the folder cannot be written; HostShortage: the disk is full.
             BootFailed: another runner was still making it when the deadline passed.
             MachineKilled: the switch was pulled meanwhile.
             Whatever `make` raises.
@@ -163,7 +163,7 @@ class SnapshotStore:
         # Found now, it is a message; found by QEMU, it is a SIGBUS.
         free_bytes = shutil.disk_usage(self._root).free
         if free_bytes < memory_bytes + _SPARE_BYTES:
-            raise HostError(
+            raise HostShortage(
                 f"no room for a booted snapshot: {memory_bytes + _SPARE_BYTES >> 20} MiB are needed, "
                 f"{free_bytes >> 20} MiB are free",
                 where=str(self._root),
@@ -221,8 +221,9 @@ class SnapshotStore:
         try:
             yield
         except OSError as exc:
-            raise HostError(
-                f"the folder of booted snapshots cannot be used: {exc}",
+            raise HostError.because(
+                exc,
+                "the folder of booted snapshots cannot be used",
                 where=str(self._root),
                 next_step="make it writable, point RTFLEET_CACHE elsewhere, or set machines.qemu.snapshot=false",
             ) from exc

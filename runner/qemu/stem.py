@@ -116,8 +116,9 @@ class Stem:
                 message = encode_request(launch.command, numbers, launch.cpu)
                 return self._ask(message, [stderr.fileno(), *numbers[1:]], _Asked(release))
         except OSError as exc:
-            raise HostError(
-                f"QEMU could not be started: {exc}",
+            raise HostError.because(
+                exc,
+                "QEMU could not be started",
                 next_step="see what this computer lacks: python -m host_setup check",
             ) from exc
 

@@ -22,7 +22,7 @@ class AbstractSession(ABC):
             `Reach.MAILBOX`: the guest stands still but while a set runs.
 
     Threads: everything but `abort` is called by the machine that owns the session. After an error has left any method the
-    session is of no further use: close it and open another.
+    session is of no further use, unless `regain` brings it back: close it and open another.
     """
 
     reach: ClassVar[Reach] = Reach.SSH
@@ -86,6 +86,17 @@ class AbstractSession(ABC):
             InfrastructureError: when the other side failed, or `deadline` passed.
         """
         return None
+
+    def regain(self, deadline: Deadline) -> bool:
+        """After an error in `start` or `events`: make the other side stop and answer, on the line that there is.
+
+        Returns:
+            Whether the session takes task sets again; if not, it is of no further use.
+
+        Raises:
+            InfrastructureError: as False, and why.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from runner import mailbox, wire
 from runner.deadline import Deadline
-from runner.errors import GuestDied, RunnerError, TaskSetError, UsageError
+from runner.errors import Fault, GuestDied, RunnerError, TaskSetError, UsageError
 from runner.events import Event
-from runner.hosts import AbstractHost
+from runner.hosts import AbstractHost, HostPhase
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.specs import Reach
@@ -84,6 +84,7 @@ class MailboxSession(AbstractSession):
             raise GuestDied(
                 f"{self._host.name}: the guest gave up: its kernel panicked, or its task loader ended",
                 evidence=self._host.evidence(),
+                fault=Fault.TASKSET,
             ) from exc
         except RunnerError as exc:
             if self._reason is not None:
@@ -95,6 +96,11 @@ class MailboxSession(AbstractSession):
     def stop(self, deadline: Deadline) -> None:
         """Nothing: the guest hears nothing while it runs, and ends the set at its `stop_ns`."""
         self._check()
+
+    def regain(self, deadline: Deadline) -> bool:
+        """Whether the guest stands at its bell, and so can be written to again."""
+        self._check()
+        return self._running is None and self._host.phase is HostPhase.PAUSED
 
     def close(self) -> None:
         """Nothing is open here: the memory is the host's."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,14 +12,13 @@ from pathlib import Path
 
 import fabric
 import paramiko
-from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 
 from runner import wire
 from runner.deadline import Deadline
 from runner.decoder import Decoder
 from runner.disturbance import ClockPair
 from runner.errors import (
-    HostError,
+    Fault,
     InfrastructureError,
     ProtocolError,
     RunnerError,
@@ -30,9 +27,10 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import EndEvent, Event
-from runner.hosts import AbstractHost, SshCredentials
+from runner.hosts import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
+from runner.sessions.ssh_connection import LIBRARY_ERRORS, connection_over, translate
 
 TASK_LOADER = "exec taskloader serve"
 UPLOAD_FOLDER = "/run/workloads"
@@ -41,22 +39,6 @@ _RECV_BYTES = 1 << 16
 _PINGS = 8
 # A dying guest hangs up, and that may be seen before whoever watches the guest has said why (measured: within 0.04 s).
 _EXPLANATION_S = 0.5
-
-#: Everything that leaves Fabric, paramiko and the sockets below them for reasons outside this program. paramiko hands its caller
-#: whatever its own thread stumbled over, so a peer that sends nonsense raises any of the last five.
-LIBRARY_ERRORS = (
-    paramiko.SSHException,
-    OSError,
-    EOFError,
-    InvalidSignature,
-    InvalidTag,
-    UnsupportedAlgorithm,
-    struct.error,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 class SshSession(AbstractSession):
@@ -78,6 +60,7 @@ class SshSession(AbstractSession):
         self._channel: paramiko.Channel | None = None
         self._lines: Iterator[str] = iter(())
         self._deadline = Deadline.after(0.0)
+        self._silent = Fault.GUEST
         self._decoder: Decoder | None = None
         self._uploaded: set[str] = set()
         self._hello: wire.Hello | None = None
@@ -104,7 +87,7 @@ class SshSession(AbstractSession):
             self._socket = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
             # Requests are small and waited for: nothing is gained by collecting them.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection = _connection(address, credentials, self._socket, deadline)
+            self._connection = connection_over(address, credentials, self._socket, deadline)
             if self._reason is not None:  # an abort that found no socket to shut
                 raise self._reason
             self._connection.open()
@@ -146,6 +129,27 @@ class SshSession(AbstractSession):
         if self._decoder is not None:
             with self._bounded("stopping a task set", deadline):
                 channel.sendall(b"stop\n")
+
+    def regain(self, deadline: Deadline) -> bool:
+        """Ask the task loader to stop and to answer, and pass over all that it says before."""
+        if self._reason is not None or self._channel is None or self._decoder is None:
+            return False
+        channel, token = self._channel, f"regain{time.monotonic_ns()}"
+        awaited = {wire.Pong, wire.Ended}
+        with self._bounded("bringing the session back", deadline):
+            # Behind an end of line, for something may have been cut off.
+            channel.sendall(b"\nstop\n" + wire.ping(token))
+            self._lines = wire.lines_of(self._chunks())
+            while awaited:
+                try:
+                    message = wire.decode(self._line(deadline))
+                except ProtocolError:  # more of the garbage
+                    self._lines = wire.lines_of(self._chunks())
+                    continue
+                if not isinstance(message, wire.Pong) or message.token == token:
+                    awaited.discard(type(message))
+        self._decoder = None
+        return True
 
     def clock_pair(self, deadline: Deadline) -> ClockPair:
         """Read the guest's clock together with this computer's, between task sets: of several round trips the shortest.
@@ -210,22 +214,32 @@ class SshSession(AbstractSession):
         ended = False
         while not ended:
             with self._translated("running a task set"):
-                line = self._line(deadline)
+                line = self._line(deadline, silent=Fault.TASKSET)
             event = decoder.decode(line)
             ended = isinstance(event, EndEvent)
             if ended:
                 self._decoder = None
             yield event
 
-    def _line(self, deadline: Deadline) -> str:
-        """The next line; gives up once the deadline has passed, also if the other side never stops talking."""
-        self._deadline = deadline
+    def _line(self, deadline: Deadline, silent: Fault = Fault.GUEST) -> str:
+        """The next line; gives up once the deadline has passed, also if the other side never stops talking.
+
+        Args:
+            silent: Whose doing it is if nothing comes, or the task loader ends.
+        """
+        self._deadline, self._silent = deadline, silent
         if deadline.passed:
             self._give_up("waiting for the task loader", deadline)
         line = next(self._lines, None)
         self._opened()  # an abort comes before what was received meanwhile
         if line is None:
-            raise SessionLost(f"{self._host.name}: the task loader hung up", evidence=self._last_words())
+            # It hangs up when it ends, and the connection stays; when that breaks, it says nothing of the task loader.
+            ended = self._connection is not None and self._connection.is_connected
+            raise SessionLost(
+                f"{self._host.name}: the task loader hung up",
+                evidence=self._last_words(),
+                fault=silent if ended else Fault.GUEST,
+            )
         return line
 
     def _chunks(self) -> Iterator[bytes]:
@@ -298,6 +312,7 @@ class SshSession(AbstractSession):
     @contextmanager
     def _bounded(self, doing: str, deadline: Deadline) -> Iterator[None]:
         """As `_translated`, for calls of the libraries that take no timeout, or start it anew with each byte."""
+        self._silent = Fault.GUEST
         watchdog = threading.Timer(deadline.remaining_s, self._give_up, (doing, deadline))
         with self._translated(doing):
             watchdog.start()
@@ -325,6 +340,7 @@ class SshSession(AbstractSession):
             SessionLost(
                 f"{self._host.name}: {doing}: no answer within {deadline.budget_s:g} s",
                 next_step="see what the guest is doing: its console's log",
+                fault=self._silent,
             )
         )
 
@@ -332,55 +348,3 @@ class SshSession(AbstractSession):
         """The reason behind an error, for which it waits a moment; the error itself where nobody knows one."""
         self._aborted.wait(_EXPLANATION_S)
         return self._reason or error
-
-
-def translate(exc: BaseException, doing: str) -> InfrastructureError:
-    """Our error for one of `LIBRARY_ERRORS`, most specific first."""
-    if isinstance(exc, paramiko.BadHostKeyException):
-        return SessionLost(f"{doing}: the guest shows another host key than its image has", evidence=str(exc))
-    if isinstance(exc, paramiko.AuthenticationException):
-        return SessionLost(f"{doing}: the guest does not accept the image's key", evidence=str(exc))
-    if isinstance(exc, TimeoutError):
-        return SessionLost(f"{doing}: no answer in time")
-    return SessionLost(f"{doing}: {type(exc).__name__}: {exc}")
-
-
-def _connection(
-    address: tuple[str, int], credentials: SshCredentials, connected: socket.socket, deadline: Deadline
-) -> fabric.Connection:
-    """A connection that is still to be opened, over a socket that is already."""
-    budget_s = deadline.remaining_s
-    host, port = address
-    try:
-        key = paramiko.Ed25519Key.from_private_key_file(str(credentials.client_key))
-        name, blob = credentials.host_key.split()[:2]
-        host_key = paramiko.PKey.from_type_string(name, base64.b64decode(blob, validate=True))
-    except (OSError, ValueError, paramiko.SSHException) as exc:
-        raise HostError(
-            f"the image's keys cannot be used: {exc}",
-            where=str(credentials.client_key.parent),
-            next_step="build the image again: python -m host_setup image",
-        ) from exc
-    connection = fabric.Connection(
-        host,
-        user=credentials.user,
-        port=port,
-        # Lazy: what the user's own files say about SSH and Fabric has no say here.
-        config=fabric.Config(overrides={"load_ssh_configs": False}, lazy=True),
-        connect_kwargs={
-            "sock": connected,
-            "pkey": key,
-            "allow_agent": False,
-            "look_for_keys": False,
-            # Fabric would cut `connect_timeout` to whole seconds.
-            "timeout": budget_s,
-            "banner_timeout": budget_s,
-            "auth_timeout": budget_s,
-            "channel_timeout": budget_s,
-        },
-    )
-    # Fabric accepts any host by default; ours must show the one key that its image holds.
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    entry = host if port == 22 else f"[{host}]:{port}"
-    connection.client.get_host_keys().add(entry, name, host_key)
-    return connection

@@ -223,3 +223,18 @@ def _located(key: str) -> Iterator[None]:
         yield
     except UsageError as exc:
         raise UsageError(exc.what, where=exc.where or key, next_step=exc.next_step) from exc
+
+
+def write_down(taskset: TaskSet) -> dict[str, Any]:
+    """A concrete task set as `ExplicitTaskSets` reads it: plain values, of which the same set is made again."""
+    return {
+        "name": taskset.name,
+        "overrun_policy": taskset.overrun_policy.value,
+        "admission_control": taskset.admission_control,
+        "stop_ns": taskset.stop_ns,
+        "priority": Priorities.EXPLICIT.value,
+        "tasks": [
+            {key: value for key, value in task.as_dict().items() if value not in (None, [], {})}
+            for task in taskset.tasks
+        ],
+    }
