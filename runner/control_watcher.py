@@ -65,10 +65,11 @@ class ControlWatcher:
 
     def _read(self) -> None:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            # What is no text is refused by whoever parses it, who also tells the operator.
+            text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return
-        except (OSError, UnicodeDecodeError) as exc:
+        except OSError as exc:
             if str(exc) != self._complaint:
                 self._complaint = str(exc)
                 _log.error("the control file cannot be read: %s", exc)

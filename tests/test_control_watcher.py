@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runner import control
 from runner.control_watcher import ControlWatcher
 from runner.errors import UsageError
 from tests.fleet_samples import eventually
@@ -154,16 +155,16 @@ def test_content_that_is_not_valid_is_passed_on(path: Path, text: str) -> None:
         eventually(lambda: seen == [text], EFFECT_S)
 
 
-def test_bytes_that_are_no_text_are_reported_and_survived(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bytes_that_are_no_text_are_handed_on_and_refused_like_any_other_nonsense(path: Path) -> None:
+    """So that `status.json` says what is wrong with them, too."""
     seen: list[str] = []
     with ControlWatcher(path, seen.append):
         path.write_bytes(b"machines: \xff\xfe\n")
-        eventually(lambda: "cannot be read" in caplog.text, EFFECT_S)
+        eventually(lambda: len(seen) == 1, EFFECT_S)
+        with pytest.raises(UsageError, match="no valid YAML"):
+            control.parse(seen[0], 7)
         in_place(path, NEW)
-        eventually(lambda: seen == [NEW], EFFECT_S)
-    assert caplog.text.count("cannot be read") == 1  # not at every look
+        eventually(lambda: seen[1:] == [NEW], EFFECT_S)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "   \n\n"])

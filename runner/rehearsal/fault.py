@@ -101,7 +101,7 @@ class Fault(ABC):
     def noticed(self, scene: Scene, injection: Injection) -> bool:
         """Whether the run shows that it has noticed."""
 
-    def heal(self, scene: Scene, injection: Injection) -> None:
+    def heal(self, scene: Scene, injection: Injection) -> None:  # noqa: B027 - most end by themselves
         """Put an end to it, where it does not end by itself."""
 
     def environment(self, setup: Setup, folder: Path) -> Mapping[str, str]:
@@ -112,7 +112,7 @@ class Fault(ABC):
         """What the run's command has to be for it."""
         return list(command)
 
-    def before(self, scene: Scene, injection: Injection) -> None:
+    def before(self, scene: Scene, injection: Injection) -> None:  # noqa: B027 - most happen later
         """Called before the run's process is started."""
 
 

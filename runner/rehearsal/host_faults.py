@@ -51,7 +51,8 @@ class DiskFull(Fault):
             f"mkdir -p {folder} {kept} && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {kept}"
             f" && cp -a {folder}/. {kept} && mount --move {kept} {folder} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -f {folder}/ballast; mount --bind {folder} {kept} && umount {folder} && cp -a {kept}/. {folder} && umount {kept} || exit 4\n"
+            f"rm -f {folder}/ballast; mount --bind {folder} {kept} && umount {folder}"
+            f" && cp -a {kept}/. {folder} && umount {kept} || exit 4\n"
             "exit $code"
         )
         rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]

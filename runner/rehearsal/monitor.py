@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.errors import RunnerError
 from runner.events import Run, RunResult
 from runner.fleet import FleetState
+from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
 from runner.rehearsal.link import ask
 
@@ -36,6 +37,9 @@ class RehearsalMonitor(AbstractMonitor):
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
         self._tell("bad", run, error=error.what)
+
+    def __incident__(self, incident: Incident) -> None:
+        self._tell("incident", machine=incident.machine, fault=incident.fault.value, error=incident.what)
 
     def __fleet_change__(self, state: FleetState) -> None:
         self._tell("fleet", held=state.held, phases=[one.phase.value for one in state.machines])

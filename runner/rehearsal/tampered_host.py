@@ -10,6 +10,7 @@ from runner.deadline import Deadline
 from runner.errors import GuestDied
 from runner.hosts import AbstractHost, HostFacts, HostPhase, SshCredentials
 from runner.mailbox.layout import GUEST, GUEST_AT
+from runner.recovery import Recovery
 from runner.rehearsal.link import ask
 
 #: Answers at the bell: what to do to the guest's reply before it is read; a seed may follow.
@@ -71,8 +72,8 @@ class TamperedHost(AbstractHost):
     def evidence(self) -> str:
         return self._inner.evidence()
 
-    def start(self, deadline: Deadline) -> None:
-        self._inner.start(deadline)
+    def start(self, deadline: Deadline, recovery: Recovery = Recovery.SNAPSHOT) -> None:
+        self._inner.start(deadline, recovery)
 
     def pause(self) -> None:
         self._inner.pause()
