@@ -33,6 +33,8 @@ class Injection:
         place: Where, for people.
         call: What the run had said just before.
         log_start_byte: Where the run's log ended then.
+        healed: Whether it is over.
+        begun: Whether it is under way, if it has not happened yet.
     """
 
     fault: Fault
@@ -41,6 +43,7 @@ class Injection:
     injected_s: float | None = None
     noticed_s: float | None = None
     healed: bool = False
+    begun: bool = False
     place: str = ""
     call: Call | None = None
     log_start_byte: int = 0
@@ -59,9 +62,9 @@ class Injection:
         """Whether it has happened, and nobody has noticed it yet."""
         return self.injected_s is not None and self.noticed_s is None and not self.healed
 
-    def begin(self, call: Call, place: str, log_start_byte: int) -> None:
-        """It happens now."""
-        self.injected_s = time.monotonic()
+    def begin(self, call: Call, place: str, log_start_byte: int, at_s: float | None = None) -> None:
+        """It happens now, or has happened at `at_s`."""
+        self.injected_s = time.monotonic() if at_s is None else at_s
         self.call, self.place, self.log_start_byte = call, place, log_start_byte
 
 

@@ -15,6 +15,9 @@ from runner.rehearsal.sessions import HANG, LOADER_GONE, PANIC
 from runner.rehearsal.setup import Reached, Setup
 from runner.rehearsal.tampered_host import GARBAGE, TORN
 
+# QEMU looks once a second whether anybody has opened the terminal, and reads nothing before.
+_TERMINAL_S = 1.2
+
 
 def _typed(scene: Scene, call: Call, command: str) -> str | None:
     """Have the shell on the guest's console run a command, as soon as the guest runs."""
@@ -25,6 +28,7 @@ def _typed(scene: Scene, call: Call, command: str) -> str | None:
     # QEMU would drop what it has not read yet when nobody has the terminal open any more.
     scene.owned.callback(os.close, fd)
     os.write(fd, f"\n{command}\n".encode())
+    scene.wait(_TERMINAL_S)
     return ""
 
 

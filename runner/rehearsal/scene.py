@@ -60,6 +60,7 @@ class Scene:
         self._relays: dict[int | None, Relay] = {}
         self._n_handed_over = 0
         self._closing = False
+        self._waited_until_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         #: What all runs have printed.
         self.output = folder / "output.txt"
@@ -277,20 +278,33 @@ class Scene:
         return self._closing or not any(one.open and one.fault.holds for one in self.injections)
 
     def _heard(self, one: Injection, call: Call) -> str:
-        if one.injected_s is not None or call.what not in one.fault.moments or self._n_handed_over < one.at:
+        if (
+            one.begun
+            or one.injected_s is not None
+            or call.what not in one.fault.moments
+            or self._n_handed_over < one.at
+        ):
             return ""
         if any(other.open for other in self.injections if other is not one and other.fault.holds):
             return ""
-        begun_s = time.monotonic()
-        before_bytes = self.log_bytes()
-        word = one.fault.inject(self, one, call)
+        log_bytes = self.log_bytes()
+        self._waited_until_s = time.monotonic()
+        one.begun = True
+        try:
+            word = one.fault.inject(self, one, call)
+        finally:
+            one.begun = False
         if word is None:
             return ""
-        set_name = f"set {self._n_handed_over}" if self._n_handed_over else "before the first set"
         machine = call.facts.get("machine", "")
-        one.begin(call, f"{set_name}, {call.what}{f', {machine}' if machine else ''}", before_bytes)
-        one.injected_s = begun_s
+        place = f"set {self._n_handed_over}, {call.what}{f', {machine}' if machine else ''}"
+        one.begin(call, place, log_bytes, self._waited_until_s)
         return word
+
+    def wait(self, wait_s: float) -> None:
+        """Let time pass before a fault happens: other calls are answered meanwhile. For `Fault.inject`."""
+        self._changed.wait_for(lambda: self._closing, wait_s)
+        self._waited_until_s = time.monotonic()
 
 
 def fingerprint() -> tuple[int, int]:
