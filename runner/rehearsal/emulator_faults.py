@@ -166,7 +166,7 @@ class SnapshotDamaged(Fault):
         return {"RTFLEET_CACHE": str(folder / "cache")}
 
     def before(self, scene: Scene, injection: Injection) -> None:
-        """Copy the newest snapshot, which the run without faults has used, and spoil the copy."""
+        """Make a cache in which every snapshot is damaged: it has the true ones' RAM, and spoilt copies of the rest."""
         cache = scene.folder / "cache"
         if cache.exists():
             return
@@ -174,24 +174,28 @@ class SnapshotDamaged(Fault):
         for one in cache_root().iterdir():
             if one.name != "snapshots":
                 (cache / one.name).symlink_to(one)
-        seals = sorted(
-            (cache_root() / "snapshots").glob("*/snapshot.json"), key=lambda path: path.parent.stat().st_mtime
-        )
-        if not seals:
-            return
-        copied = cache / "snapshots" / seals[-1].parent.name
-        shutil.copytree(seals[-1].parent, copied)  # with its times, by which it is known
-        state = bytearray((copied / "state").read_bytes())
-        state[injection.seed % len(state)] ^= 0x10
-        (copied / "state").write_bytes(state)
-        injection.held = [copied / "snapshot.json", (copied / "snapshot.json").stat().st_ino]
+        for seal in (cache_root() / "snapshots").glob("*/snapshot.json"):
+            with suppress(OSError):  # somebody else's, who deletes it just now
+                spoilt = _spoilt(seal.parent, cache / "snapshots" / seal.parent.name, injection.seed)
+                injection.held.append((spoilt, spoilt.stat().st_ino))
         injection.begin(Call("", 0), "before the first machine", 0)
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
         return None  # it has happened before
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        seal, inode = injection.held
-        with suppress(OSError):
-            return bool(seal.stat().st_ino != inode)
-        return False
+        return any(not seal.exists() or seal.stat().st_ino != inode for seal, inode in injection.held)
+
+
+def _spoilt(snapshot: Path, copy: Path, seed: int) -> Path:
+    """The seal of a copy in which a byte of the devices' state has another value."""
+    copy.mkdir()
+    for path in snapshot.iterdir():
+        if path.name == "ram":
+            (copy / path.name).symlink_to(path)
+        else:
+            shutil.copy2(path, copy / path.name)
+    state = bytearray((copy / "state").read_bytes())
+    state[seed % len(state)] ^= 0x10
+    (copy / "state").write_bytes(state)
+    return copy / "snapshot.json"
