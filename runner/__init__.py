@@ -8,24 +8,28 @@ From a Python shell, without Hydra:
     ...     distributor.wait()
 """
 
-from runner.distributor import Distributor
-from runner.errors import RunnerError
-from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated
-from runner.machine import Machine
-from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
-from runner.monitors.base import AbstractMonitor
-from runner.monitors.logging import LoggingMonitor
-from runner.monitors.progress import ProgressMonitor
-from runner.monitors.sqlite import SQLiteMonitor
-from runner.monitors.stdout import StdoutMonitor
-from runner.monitors.summary import SummaryMonitor
-from runner.sessions.base import AbstractSession
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
-from runner.station import MachineKind
-from runner.taskset_queue import TaskSetQueue
-from runner.tasksets.examples import Hey0TaskSet
-from runner.tasksets.explicit import ExplicitTaskSets
-from runner.tasksets.uunifast import UUniFastTaskSets
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.distributor import Distributor
+    from runner.errors import RunnerError
+    from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated
+    from runner.machine import Machine
+    from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
+    from runner.monitors.base import AbstractMonitor
+    from runner.monitors.logging import LoggingMonitor
+    from runner.monitors.progress import ProgressMonitor
+    from runner.monitors.sqlite import SQLiteMonitor
+    from runner.monitors.stdout import StdoutMonitor
+    from runner.monitors.summary import SummaryMonitor
+    from runner.sessions.base import AbstractSession
+    from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
+    from runner.station import MachineKind
+    from runner.taskset_queue import TaskSetQueue
+    from runner.tasksets.examples import Hey0TaskSet
+    from runner.tasksets.explicit import ExplicitTaskSets
+    from runner.tasksets.uunifast import UUniFastTaskSets
 
 __all__ = [
     "AbstractMonitor",
@@ -56,3 +60,46 @@ __all__ = [
     "qemu_over_ssh",
     "simulated",
 ]
+
+# Imported when they are asked for: the command line must hear Ctrl-C before half a second of imports.
+_HOMES = {
+    "AbstractMonitor": "runner.monitors.base",
+    "AbstractSession": "runner.sessions.base",
+    "Clock": "runner.specs",
+    "Distributor": "runner.distributor",
+    "ExplicitTaskSets": "runner.tasksets.explicit",
+    "Hey0TaskSet": "runner.tasksets.examples",
+    "LoggingMonitor": "runner.monitors.logging",
+    "Machine": "runner.machine",
+    "MachineKind": "runner.station",
+    "MachinePolicy": "runner.specs",
+    "OverrunPolicy": "runner.model",
+    "Policy": "runner.model",
+    "ProgressMonitor": "runner.monitors.progress",
+    "QemuSpec": "runner.specs",
+    "Reset": "runner.specs",
+    "RunnerError": "runner.errors",
+    "SQLiteMonitor": "runner.monitors.sqlite",
+    "StdoutMonitor": "runner.monitors.stdout",
+    "SummaryMonitor": "runner.monitors.summary",
+    "Task": "runner.model",
+    "TaskSet": "runner.model",
+    "TaskSetQueue": "runner.taskset_queue",
+    "TaskSetSource": "runner.model",
+    "UUniFastTaskSets": "runner.tasksets.uunifast",
+    "qemu_by_mailbox": "runner.kinds",
+    "qemu_over_ssh": "runner.kinds",
+    "simulated": "runner.kinds",
+}
+
+
+if not TYPE_CHECKING:  # who checks types is to miss a name that is not there
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

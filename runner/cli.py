@@ -1,204 +1,213 @@
-"""The command line: Hydra composes the config, and every error becomes one screen and an exit code."""
+"""The command line: what is asked for is composed and carried out, and every error becomes one screen and an exit code."""
 
 from __future__ import annotations
 
-import difflib
+import io
 import logging
 import os
-import re
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import MarkedYAMLError
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
 
-from runner.config import CONF_FOLDER, to_plan
+from runner.campaign import Campaign
+from runner.config import CONF_FOLDER
+from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of
+from runner.config_errors import explained
+from runner.config_record import RunRecord, read_record
 from runner.config_schemas import register_schemas
-from runner.errors import RunnerError, UsageError
-from runner.exit_codes import ExitCode, exit_code_of
-from runner.run import execute, host_error
-
-# A sweep ends with the code that asks for attention most.
-_WORST_FIRST = (
-    ExitCode.BUG,
-    ExitCode.USAGE,
-    ExitCode.HOST,
-    ExitCode.STOPPED,
-    ExitCode.BAD_TASKSETS,
-    ExitCode.OK,
-)
-_SHOW_CONFIG = "python -m runner --cfg job shows the config, --help the groups"
-_log = logging.getLogger("runner.cli")
+from runner.errors import UsageError
+from runner.exit_codes import ExitCode
+from runner.masking import Masking
+from runner.paths import RunPaths
+from runner.resuming import ACCEPT, merged
+from runner.secrets import literal_secrets, masked
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says; returns the exit code. `--multirun` runs several, one after the other."""
-    register_schemas()
+    # What is measured is its user's, as are the sockets of guests and whatever else lies in a run folder.
+    os.umask(0o077)
+    # Until there is a run, which has its own way: both end the program in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     # Otherwise Hydra prints errors in its own way and ends with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # A log on a full disk: what the run cannot do without tells so itself.
     logging.raiseExceptions = False
-    codes: list[ExitCode] = []
+    register_schemas()
+    with Masking() as masking:
+        try:
+            return _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)
+        except KeyboardInterrupt:
+            print("stopped before anything was measured", file=sys.stderr)
+            return ExitCode.STOPPED
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before a run began
+            return Campaign.show(explained(exc), masking)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for: overrides, and how much of it an earlier command has said."""
+
+    overrides: list[str]
+    resume: Path | None = None
+    accepted: bool = False
+
+
+def _carry_out(arguments: list[str], masking: Masking) -> int:
+    for argument in arguments:
+        _refuse_secret(argument)
+    options = get_args_parser().parse_args(arguments)
+    if options.experimental_rerun is not None:
+        raise UsageError(
+            "--experimental-rerun would execute what is in a file",
+            next_step="python -m runner resume=RUN_FOLDER goes on with a run",
+        )
+    request = _request(options)
+    record = None
+    if request.resume is not None:
+        record = read_record(request.resume)
+        request = _resumed(request, record)
+    places = _places(options, record)
+    if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
+        return _ask_hydra(arguments, options, request, places)
+    shell_folder = Path.cwd()
+    if record is not None:
+        _enter(record.working_folder)
+    sweep = options.multirun or "hydra.mode=MULTIRUN" in request.overrides
+    if request.resume is not None:
+        sweep = _is_sweep(request.resume, asked=sweep)
+    with ConfigComposer(places) as composer:
+        config = composer.compose(request.overrides, sweep=sweep)
+        folder = request.resume or folder_of(config, sweep=sweep)
+        campaign = Campaign(
+            composer,
+            masking,
+            resuming=request.resume is not None,
+            accepted=request.accepted,
+            shell_folder=shell_folder,
+        )
+        return campaign.sweep(config, folder) if sweep else campaign.run(config, folder)
+
+
+def _refuse_secret(argument: str) -> None:
+    """Before anybody parses it, and may quote it in a message or store it."""
+    key, _, value = argument.partition("=")
+    if masked(argument) == argument and not any(literal_secrets(value, key.lstrip("+~"))):
+        return
+    name = masked(argument).partition("=")[0]
+    raise UsageError(
+        f"{name} holds a password or token, which would be written down with the config",
+        where="the command line",
+        next_step=f"put it into an environment variable, and write '{name}=${{oc.env:NAME}}', in quotes",
+    )
+
+
+def _request(options: Namespace) -> _Request:
+    own: dict[str, str] = {}
+    overrides = []
+    for one in options.overrides:
+        key, equals, value = one.partition("=")
+        if equals and key in ("resume", "changes"):
+            own[key] = value
+        else:
+            overrides.append(one)
+    if own.get("changes", "accept") != "accept":
+        raise UsageError(
+            f"changes is {own['changes']!r}", where="changes", next_step=f"write {ACCEPT}, or leave it out"
+        )
+    if "resume" not in own:
+        if "changes" in own:
+            raise UsageError(
+                "changes= goes with resume=", where="changes", next_step="name the run: resume=RUN_FOLDER"
+            )
+        return _Request(overrides)
+    placed = [one for one in overrides if one.startswith(("hydra.run.", "hydra.sweep."))]
+    if placed:
+        raise UsageError(
+            f"resume= says where the run is, and so does {placed[0]}",
+            where=placed[0].partition("=")[0],
+            next_step="leave one of them out",
+        )
+    return _Request(overrides, Path(own["resume"] or ".").absolute(), "changes" in own)
+
+
+def _resumed(request: _Request, record: RunRecord) -> _Request:
+    """The request, with what the earlier command has said."""
+    stored = [*record.hydra_overrides, *record.overrides]
+    stored = [one for one in stored if not one.startswith(("hydra.mode=", "hydra.run.", "hydra.sweep.dir="))]
+    return _Request(merged(stored, request.overrides), request.resume, request.accepted)
+
+
+def _places(options: Namespace, record: RunRecord | None) -> ConfigPlaces:
+    """Where configs are: as the command line says, else as an earlier one did."""
+    main, added, name = options.config_path, options.config_dir, options.config_name
+    if main is not None and "://" not in main:
+        main = os.path.join(Path(__file__).parent, main)
+    if record is not None:
+        main = main or _users_own(record.config_folder("main"))
+        added = added or record.config_folder("command-line")
+        name = name or record.config_name
+    return ConfigPlaces(name or ConfigPlaces.name, main or ConfigPlaces.main, added)
+
+
+def _users_own(folder: str | None) -> str | None:
+    """The folder, unless it is the one that comes with this program, which may lie elsewhere today."""
+    if folder is None or "://" in folder:
+        return folder
+    path = Path(folder)
+    comes_with_us = path.name == CONF_FOLDER.name and (path.parent / "runner" / "config.py").is_file()
+    return folder if path.is_dir() and not comes_with_us else None
+
+
+def _is_sweep(folder: Path, *, asked: bool) -> bool:
+    sweep = RunPaths(folder).sweep.exists()
+    if asked and not sweep:
+        raise UsageError(
+            f"{folder} holds one run, and no sweep",
+            where="resume",
+            next_step="leave --multirun out, or name the folder that has multirun.yaml",
+        )
+    return sweep
+
+
+def _enter(folder: Path) -> None:
+    """Go to where the run was started: what its config refers to by a relative path, or imports, is there."""
+    here = os.getcwd()
+    if not folder.is_dir() or os.path.samefile(folder, here):
+        return
+    os.chdir(folder)
+    if sys.path and sys.path[0] == here:  # as `python -m` has it
+        sys.path[0] = str(folder)
+
+
+def _ask_hydra(arguments: list[str], options: Namespace, request: _Request, places: ConfigPlaces) -> int:
+    """What runs nothing: --help, --cfg, --info, completion."""
 
     @hydra.main(config_path=str(CONF_FOLDER), config_name="config", version_base="1.3")
-    def run(config: DictConfig) -> None:
-        codes.append(_run(config))
-        if codes[-1] is ExitCode.STOPPED:
-            # The operator who stops one run of a sweep means all of it; Hydra goes on after anything else.
-            raise KeyboardInterrupt
+    def nothing(config: DictConfig) -> None:
+        """Never called."""
 
+    flags = [one for one in arguments if one not in options.overrides]
+    if request.resume is not None:
+        flags += [f"--config-name={places.name}", f"--config-path={places.main}"]
+        flags += [f"--config-dir={places.added}"] if places.added is not None else []
+    sys.argv[1:] = [*flags, *request.overrides]
+    if options.shell_completion:
+        nothing()
+        return ExitCode.OK
+    shown = io.StringIO()
     try:
-        run()
-    except KeyboardInterrupt:
-        codes.append(ExitCode.STOPPED)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before our own code began
-        codes.append(_show(_explained(exc)))
-    return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
-
-
-def _run(config: DictConfig) -> ExitCode:
-    """One run. Raises nothing: Hydra would go on with the next run of a sweep, and report the first error only."""
-    runtime = HydraConfig.get()
-    folder = Path(runtime.runtime.output_dir)
-    # Unresolved: an override may itself hold a ${…}, which means another place.
-    overrides = [str(node) for node in OmegaConf.to_container(runtime.overrides.task, resolve=False) or ()]
-    try:
-        code = execute(to_plan(config), folder, overrides=overrides)
-    except (RunnerError, HydraException, OmegaConfBaseException) as exc:
-        _log.info("the run ends with an error", exc_info=True)
-        return _show(exc if isinstance(exc, RunnerError) else _explained(exc))
-    except Exception as exc:  # noqa: BLE001 - the main thread's top
-        _log.info("a bug ends the run", exc_info=True)
-        summary = next(iter(str(exc).splitlines()), "")
-        return _show(
-            RunnerError(
-                f"a bug ended the run: {type(exc).__name__}: {summary}",
-                log_path=folder / "distributor.log",
-                next_step="please report it, with that log",
-            )
-        )
-    _print(f"run folder: {_shown(folder)}")
-    if code is ExitCode.BAD_TASKSETS:
-        print(f"some task sets are bad; why: {_shown(folder / 'distributor.log')}", file=sys.stderr)
-    return code
-
-
-def _print(line: str) -> None:
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:  # `python -m runner | head`: what was measured counts, not who reads along
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _shown(path: Path) -> str:
-    """A path as short as it can be typed."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _show(error: RunnerError) -> ExitCode:
-    print(f"error: {error}", file=sys.stderr)
-    return exit_code_of(error)
-
-
-# What is wrong with a config, in one screen: the key, the cause, and what there is instead.
-
-
-def _explained(exc: Exception) -> RunnerError:
-    if isinstance(exc, MissingConfigException):
-        return _no_such_option(exc)
-    if isinstance(exc, OverrideParseException):
-        return UsageError(
-            f"{exc.override!r} is no override",
-            where="the command line",
-            next_step="write key=value, in quotes for the shell: 'tasksets.periods=[20ms, 40ms]'",
-        )
-    for cause in _causes(exc):
-        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-            return _no_such_key(cause, exc)
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return UsageError(
-                f"{cause.full_key}: {_first_line(cause)}",
-                where=_place(exc) or str(cause.full_key),
-                next_step=_SHOW_CONFIG,
-            )
-        if isinstance(cause, MarkedYAMLError) and cause.problem_mark is not None:
-            mark = cause.problem_mark
-            return UsageError(
-                f"{mark.name} is no valid YAML: {cause.problem}",
-                where=f"{mark.name}:{mark.line + 1}",
-                next_step="correct the file",
-            )
-        if isinstance(cause, OSError):
-            return host_error(cause, "hydra.run.dir")
-    if given_twice := re.match(r"Multiple values for (\S+)\.", str(exc)):
-        group = given_twice[1]
-        return UsageError(
-            f"{group} is chosen already", where=group, next_step=f"write {group}=…, without the + before it"
-        )
-    if str(exc).startswith("Ambiguous value"):
-        return UsageError(_first_line(exc), next_step="write [1, 2] for a list; --multirun sweeps over 1,2")
-    if not isinstance(exc, HydraException):
-        return UsageError(
-            f"the command line or a config file makes no sense: {_first_line(exc)}", next_step=_SHOW_CONFIG
-        )
-    return UsageError(_first_line(exc), next_step=_SHOW_CONFIG)
-
-
-def _no_such_option(exc: MissingConfigException) -> UsageError:
-    group, _, name = (exc.missing_cfg_file or "").rpartition("/")
-    if not group:
-        return UsageError(_first_line(exc), next_step="leave --config-name out, or see --config-dir")
-    # Hydra lists them unless several may be chosen.
-    options = exc.options or sorted(path.stem for path in (CONF_FOLDER / group).glob("*.yaml"))
-    options = [option for option in options if not option.startswith("base_")]
-    return UsageError(f"{group} has no option {name!r}", where=group, next_step=_nearest(name, options))
-
-
-def _no_such_key(cause: ConfigKeyError | ConfigAttributeError, exc: Exception) -> UsageError:
-    key = str(cause.full_key)
-    prefix, _, name = key.rpartition(".")
-    parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else OmegaConf.create({})
-    if key == "experiment":
-        next_step = "begin the file with the line: # @package _global_"
-    elif not prefix and (deeper := [known for known in _keys(parent) if known.endswith(f".{name}")]):
-        next_step = f"did you mean {' or '.join(deeper)}?"
-    else:
-        dot = f"{prefix}." if prefix else ""
-        next_step = _nearest(key, [f"{dot}{known!s}" for known in parent])
-    return UsageError(f"there is no key {key}", where=_place(exc) or key, next_step=next_step)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(known)}"
-
-
-def _keys(config: DictConfig, prefix: str = "") -> Iterable[str]:
-    """Every key below, in full."""
-    for key in map(str, config):
-        yield f"{prefix}{key}"
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        if isinstance(node := config[key], DictConfig):
-            yield from _keys(node, f"{prefix}{key}.")
-
-
-def _place(exc: Exception) -> str:
-    """Which file of a config folder it is about; empty for the command line."""
-    named = re.match(r"In '([^']+)'", str(exc))
-    return f"{named[1]}.yaml" if named else ""
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def _first_line(exc: BaseException) -> str:
-    return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+        with redirect_stdout(shown):
+            nothing()
+    finally:
+        print(masked(shown.getvalue()), end="", flush=True)
+    return ExitCode.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
+# What would change how Hydra makes an object; nobody needs it here.
+_HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +169,9 @@ def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - w
             where=f"{key}._target_",
             next_step="name a class: _target_: my_module.MyClass",
         )
+    _refuse_code(OmegaConf.to_container(node, resolve=True), key)
     try:
-        return instantiate(node, _convert_="all", _partial_=not call)
+        return instantiate(node, _convert_="all", _recursive_=False, _partial_=not call)
     except InstantiationException as exc:
         cause = exc.__cause__
         if isinstance(cause, RunnerError):
@@ -180,6 +184,24 @@ def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - w
             where=key,
             next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
         ) from exc
+
+
+def _refuse_code(value: Any, key: str) -> None:  # noqa: ANN401 - plain values, all references resolved
+    """Code is named where the config says what to make, and nowhere below that: there a `_target_` is a mistake, or a trick."""
+    parts: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        parts = [(f"{key}.{name}", one) for name, one in value.items() if name != "_target_"]
+    elif isinstance(value, list):
+        parts = [(f"{key}[{place}]", one) for place, one in enumerate(value)]
+    for name, one in parts:
+        if name.rpartition(".")[2] in _HYDRA_KEYS or (isinstance(one, dict) and "_target_" in one):
+            what = name if name.rpartition(".")[2] in _HYDRA_KEYS else f"{name}._target_"
+            raise UsageError(
+                f"{what} would have code executed inside of {key}",
+                where=what,
+                next_step="only tasksets, each monitor and machines.session name a class: make the rest in there, from values",
+            )
+        _refuse_code(one, name)
 
 
 def located(error: RunnerError, key: str) -> RunnerError:

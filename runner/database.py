@@ -27,13 +27,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         )
     database = None
     try:
-        database = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            timeout=_BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        database = _connect(path)
         (application_id,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if (application_id, version) != (schema.APPLICATION_ID, schema.SCHEMA_VERSION):
@@ -55,11 +49,40 @@ def is_blank(path: Path) -> bool:
         HostError, UsageError: when it cannot be read, or is no database.
     """
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(_connect(path)) as database:
             (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             return bool(n_tables == 0)
     except sqlite3.Error as exc:
         raise unreadable(path, exc) from exc
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, to the state of the last commit."""
+    try:
+        return _opened(path, "ro")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    # A runner died while it changed the file in place, as it does at the very end: whoever may write brings it back.
+    _opened(path, "rw").close()
+    return _opened(path, "ro")
+
+
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        # To connect does not look at the file; to read does.
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> RunnerError:

@@ -119,8 +119,7 @@ class Distributor:
             taskset: A task set, a generator of task sets, or anything else that has `variants()`.
             monitor: Who is told about them: one monitor or several.
             session_parameters: Handed to each machine's session before the first of these task sets.
-            progress: How far an earlier runner came with them, from the ledger that one of the monitors goes on with; stays the
-                caller's, and open until `close()` has returned.
+            progress: How far an earlier runner came with them, from the ledger that one of the monitors goes on with.
         """
         self._refuse_if_closed("add_job")
         monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)

@@ -25,6 +25,8 @@ import errno
 from enum import StrEnum
 from pathlib import Path
 
+from runner.secrets import masked
+
 #: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
 SHORTAGES = frozenset(
     {errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE}
@@ -45,6 +47,8 @@ class Fault(StrEnum):
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
 
+    Guarantees: passwords and tokens that `runner.secrets` recognises are masked.
+
     Attributes:
         what: One sentence that names the key, file or machine concerned.
         next_step: What the reader can do about it; empty where nothing helps.
@@ -62,11 +66,12 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
+        what = masked(what)
         super().__init__(what)
         self.what = what
-        self.next_step = next_step
-        self.where = where
-        self.evidence = evidence
+        self.next_step = masked(next_step)
+        self.where = masked(where)
+        self.evidence = masked(evidence)
         self.log_path = log_path
 
     def __str__(self) -> str:
@@ -158,3 +163,17 @@ def fault_of(error: BaseException) -> Fault | None:
     if isinstance(error, InfrastructureError):
         return error.fault
     return Fault.HOST if isinstance(error, HostError) else None
+
+
+def host_error(exc: OSError, where: str) -> HostError:
+    """What the operating system refused, most likely in the run folder."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostError(
+        f"the disk of the run folder is full: {exc.strerror}"
+        if full
+        else f"the run folder cannot be used: {exc}",
+        where=where,
+        next_step="make room, or choose another place: hydra.run.dir=/path/with/room"
+        if full
+        else "choose another place: hydra.run.dir=/path",
+    )

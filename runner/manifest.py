@@ -17,6 +17,7 @@ from typing import Any
 from runner.config import RunPlan
 from runner.qemu.architectures import architecture
 from runner.qemu.image import GuestImage
+from runner.simulator import SIMULATOR_VERSION
 
 MANIFEST_VERSION = 1
 _PACKAGES = (
@@ -51,6 +52,7 @@ def manifest(plan: RunPlan, *, overrides: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git(),
+        "simulator": SIMULATOR_VERSION,
         "guest": _guest(plan),
         "host": {
             "name": platform.node(),

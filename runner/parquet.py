@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
 from runner.database import open_database, unreadable
+from runner.durable import sync_file, sync_folder
 from runner.errors import HostError
 from runner.schema import Kind, Table
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 12
 # Chunks that form one row group of the file.
 _GROUP_CHUNKS = 16
+# How the name of a folder begins in which files become whole.
+_PARTIAL = ".partial-"
 
 _T = TypeVar("_T")
 
@@ -35,8 +39,9 @@ def write_parquet(database: Path, folder: Path) -> None:
     """Write every table of an SQLite data set to `folder`, as `tasksets.parquet`, `jobs.parquet` …
 
     Guarantees: all files show one state of the data; each appears whole, in place of an older one, and only after all could be
-    written. Memory does not grow with the data. Rows are in the order of (taskset_id, repetition, attempt) and of the table's
-    key, so that equal data make equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
+    written, and survives a power loss. What a writer that was killed has left is removed: there is one at a time. Memory does not
+    grow with the data. Rows are in the order of (taskset_id, repetition, attempt) and of the table's key, so that equal data make
+    equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
 
     Raises:
         UsageError: when `database` is no data set of this schema.
@@ -46,12 +51,16 @@ def write_parquet(database: Path, folder: Path) -> None:
         try:
             folder.mkdir(exist_ok=True)
             source.execute("BEGIN")
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+            for stale in folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(stale)
+            with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as partial:
                 names = [f"{table.name}.parquet" for table in schema.TABLES]
                 for table, name in zip(schema.TABLES, names, strict=True):
                     _write(source, table, Path(partial, name))
                 for name in names:
                     os.replace(Path(partial, name), folder / name)
+            sync_folder(folder)
+            sync_folder(folder.parent)
         except sqlite3.Error as exc:
             raise unreadable(database, exc) from exc
         except OSError as exc:
@@ -80,6 +89,7 @@ def _write(source: sqlite3.Connection, table: Table, path: Path) -> None:
         )
         for group in _cut(chunks, _GROUP_CHUNKS):
             writer.write_table(pa.Table.from_batches(group))
+    sync_file(path)
 
 
 def _cut(items: Iterator[_T], length: int) -> Iterator[list[_T]]:

@@ -44,6 +44,26 @@ class RunPaths:
         return self.folder / "distributor.log"
 
     @property
+    def lock(self) -> Path:
+        """There while a runner works here: who."""
+        return self.folder / "run.lock"
+
+    @property
+    def record(self) -> Path:
+        """The folder of the composed config and the overrides."""
+        return self.folder / ".hydra"
+
+    @property
+    def sweep(self) -> Path:
+        """In the folder of a sweep: its config and overrides."""
+        return self.folder / "multirun.yaml"
+
+    @property
+    def parquet(self) -> Path:
+        """Where the Parquet files go unless the config says otherwise."""
+        return self.folder / "parquet"
+
+    @property
     def machines(self) -> Path:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from runner.database import is_blank, open_database, unreadable
 from runner.errors import UsageError
@@ -35,6 +33,38 @@ _TRIES = (
     " WHERE submission = ? AND set_idx >= ? AND set_idx < ? GROUP BY set_idx, repetition"
 )
 
+_PAST = (
+    "SELECT name, utilization_target, utilization, ledger.state = 'bad', coalesce(n_jobs, 0), coalesce(n_missed, 0), schedulable,"
+    " (SELECT max(response_over_deadline) FROM responses WHERE responses.run_id = ledger.run_id)"
+    " FROM ledger JOIN tasksets ON tasksets.taskset_id = ledger.taskset_id LEFT JOIN runs ON runs.run_id = ledger.run_id"
+    # Of a set that was given up the first entry stands for all.
+    " WHERE submission = ?1 AND (ledger.state = 'done' OR (ledger.state = 'bad' AND ledger.repetition = (SELECT min(repetition)"
+    " FROM ledger AS other WHERE other.submission = ?1 AND other.set_idx = ledger.set_idx AND other.state = 'bad')))"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastSet:
+    """What an earlier runner's measurement of one set came to, in the few numbers that a summary shows.
+
+    Attributes:
+        name: Of the set.
+        utilization_target, utilization: What was asked for, and what it is; None where that is not known.
+        bad: Whether it was given up; there is nothing else to tell then.
+        n_jobs, n_missed: Its jobs, and those that missed their deadlines.
+        schedulable: As `RunResult.schedulable`.
+        worst_response: As a fraction of the task's deadline; None if no job finished.
+    """
+
+    name: str
+    utilization_target: float | None
+    utilization: float | None
+    bad: bool
+    n_jobs: int
+    n_missed: int
+    schedulable: bool | None
+    worst_response: float | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
@@ -56,8 +86,9 @@ class KnownSet:
 class Progress:
     """One submission in a ledger that nobody else writes to but who goes on with it.
 
-    Guarantees: sets are told as they were when it was opened, as long as each is asked for before it is begun anew.
-    Memory does not grow with the number of sets. Threads: one at a time; its queue sees to that.
+    Guarantees: sets are told as they were when it was made, as long as each is asked for before it is begun anew. The file is
+    open only while it is read: a reader would keep its writer from leaving it plain. Memory does not grow with the number of
+    sets. Threads: one at a time; its queue sees to that.
 
     Attributes:
         number: Of the submission in the ledger.
@@ -72,8 +103,6 @@ class Progress:
     def __init__(self, path: Path, database: sqlite3.Connection, number: int) -> None:
         self.path = path
         self.number = number
-        self._database = database
-        self._lock = threading.Lock()
         self._chunk: dict[int, KnownSet] = {}
         self._chunk_start = self._chunk_end = 0
         self.source, self.repeat, self.n_total, self.n_handed_out, self.n_done, self.n_bad = database.execute(
@@ -105,8 +134,8 @@ class Progress:
     @property
     def n_ended(self) -> int:
         """Measurements that need not be made any more, of `repeat` for each set."""
-        with self._lock:
-            return self._database.execute(_ENDED, (self.number, self.repeat)).fetchone()[0] or 0
+        with closing(open_database(self.path)) as database:
+            return database.execute(_ENDED, (self.number, self.repeat)).fetchone()[0] or 0
 
     def known(self, set_idx: int) -> KnownSet | None:
         """What is known of the set at that place; None if it was never begun. Fast if asked in ascending order.
@@ -120,12 +149,30 @@ class Progress:
             self._read(set_idx)
         return self._chunk.get(set_idx)
 
+    def past(self) -> Iterator[PastSet]:
+        """Every measurement that has ended, and every set that was given up, one at a time.
+
+        Raises:
+            HostError: the file cannot be read any more.
+        """
+        names = [field.name for field in fields(PastSet)]
+        try:
+            with closing(open_database(self.path)) as database:
+                for row in database.execute(_PAST, (self.number,)):
+                    past = dict(zip(names, row, strict=True))
+                    flags = {"bad": bool(past["bad"])}
+                    if past["schedulable"] is not None:
+                        flags["schedulable"] = bool(past["schedulable"])
+                    yield PastSet(**{**past, **flags})
+        except sqlite3.Error as exc:
+            raise unreadable(self.path, exc) from exc
+
     def _read(self, start_idx: int) -> None:
         end_idx = start_idx + _CHUNK_SETS
         try:
-            with self._lock:
-                rows = self._database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
-                faults = self._database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
+            with closing(open_database(self.path)) as database:
+                rows = database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
+                faults = database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
         except sqlite3.Error as exc:
             raise unreadable(self.path, exc) from exc
         ids: dict[int, str] = {}
@@ -158,23 +205,9 @@ class Progress:
         }
         self._chunk_start, self._chunk_end = start_idx, end_idx
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def read_progress(path: Path, submission: int = 1) -> Progress | None:
     """How far the submission of that number came; None where the file is missing or knows nothing of it.
-
-    The caller closes it, once nobody measures any more.
 
     Raises:
         UsageError: when the file is no data set of this version's schema.
@@ -182,18 +215,14 @@ def read_progress(path: Path, submission: int = 1) -> Progress | None:
     """
     if not path.exists() or is_blank(path):
         return None
-    database = open_database(path)
-    try:
-        found = database.execute("SELECT 1 FROM submissions WHERE submission = ?", (submission,)).fetchone()
-        progress = None if found is None else Progress(path, database, submission)
-    except BaseException as exc:
-        database.close()
-        if isinstance(exc, sqlite3.Error):
+    with closing(open_database(path)) as database:
+        try:
+            found = database.execute(
+                "SELECT 1 FROM submissions WHERE submission = ?", (submission,)
+            ).fetchone()
+            return None if found is None else Progress(path, database, submission)
+        except sqlite3.Error as exc:
             raise unreadable(path, exc) from exc
-        raise
-    if progress is None:
-        database.close()
-    return progress
 
 
 def other_set(progress: Progress, set_idx: int, known: str, found: str) -> UsageError:

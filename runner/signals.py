@@ -15,19 +15,18 @@ _log = logging.getLogger("runner.signals")
 
 
 class OperatorSignals:
-    """Call `drain` at the first SIGINT and at SIGTERM, `kill` at the second SIGINT; a context manager of the main thread.
+    """Take SIGINT and SIGTERM from the main thread, keep them, and follow them; a context manager of the main thread.
 
-    The calls come from a thread of their own: a signal can hit the main thread anywhere, also while it holds the very lock that
-    the call would need. What they raise is logged, and later signals are still heard.
+    Those that come before `follow()` wait for it. The calls come from a thread of their own: a signal can hit the main thread
+    anywhere, also while it holds the very lock that the call would need. What they raise is logged, and later signals are
+    still heard.
 
     Raises:
         ValueError: from `with`, outside the main thread: only there can Python take signals.
     """
 
-    def __init__(self, *, drain: Callable[[], None], kill: Callable[[], None]) -> None:
-        self._drain = drain
-        self._kill = kill
-        self._thread = threading.Thread(target=self._act, name="signals")
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._fd_before = -1
 
@@ -44,8 +43,12 @@ class OperatorSignals:
             raise
         for number in self._before:
             signal.signal(number, _noted)
-        self._thread.start()
         return self
+
+    def follow(self, *, drain: Callable[[], None], kill: Callable[[], None]) -> None:
+        """Call `drain` at the first SIGINT and at SIGTERM, `kill` at the second SIGINT; to be called once."""
+        self._thread = threading.Thread(target=self._act, args=(drain, kill), name="signals")
+        self._thread.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -53,20 +56,21 @@ class OperatorSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._fd_before)
-        self._writer.setblocking(True)
-        self._writer.sendall(_END)
-        self._thread.join()
+        if self._thread is not None:
+            self._writer.setblocking(True)
+            self._writer.sendall(_END)
+            self._thread.join()
         self._reader.close()
         self._writer.close()
 
-    def _act(self) -> None:
+    def _act(self, drain: Callable[[], None], kill: Callable[[], None]) -> None:
         interrupts = 0
         while (byte := self._reader.recv(1)) != _END:
             if byte[0] not in self._before:  # somebody else's signal
                 continue
             interrupts += byte[0] == signal.SIGINT
             try:
-                (self._kill if interrupts >= 2 else self._drain)()
+                (kill if interrupts >= 2 else drain)()
             except Exception as exc:  # noqa: BLE001 - the thread's top: the next Ctrl-C must still work
                 name = signal.Signals(byte[0]).name
                 _log.error("%s could not be followed: %s", name, exc, exc_info=exc)

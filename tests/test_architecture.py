@@ -17,27 +17,28 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors deadline units durable exit_codes",
+    "errors secrets deadline units durable exit_codes",
     "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
-    " qemu.failure qemu.image qemu.saved_state config config_schemas wire decoder identity disturbance mailbox"
+    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
+    " resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
-    " reuse audit parquet retries lease taskset_queue queue control_watcher status signals",
+    " reuse audit parquet retries lease taskset_queue queue control_watcher status signals run_lock",
     "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",
     "alarm roster distributor",
-    "terminal manifest run cli check console __main__ rehearsal rehearsal.catalogue rehearsal.clock_shift"
-    " rehearsal.comparison rehearsal.emulator_faults rehearsal.fault rehearsal.guest_faults rehearsal.host_faults"
-    " rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
-    " rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard"
-    " rehearsal.tampered_host rehearsal.trial rehearse",
+    "terminal manifest assembly run_files run campaign cli check console __main__",
+    "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
+    " rehearsal.guest_faults rehearsal.host_faults rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.processes"
+    " rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup"
+    " rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -49,8 +50,22 @@ HOMES = {
     "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "invoke": set[str](),  # Fabric's lower half
-    "hydra": {"runner.config", "runner.config_schemas", "runner.cli"},
-    "omegaconf": {"runner.config", "runner.config_schemas", "runner.cli"},
+    "hydra": {
+        "runner.config",
+        "runner.config_schemas",
+        "runner.config_composer",
+        "runner.config_errors",
+        "runner.cli",
+    },
+    "omegaconf": {
+        "runner.config",
+        "runner.config_composer",
+        "runner.config_errors",
+        "runner.config_record",
+        "runner.config_schemas",
+        "runner.campaign",
+        "runner.cli",
+    },
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.control_watcher"},

@@ -12,12 +12,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from runner.assembly import check
 from runner.config import CONF_FOLDER, to_plan
 from runner.config_schemas import register_schemas
 from runner.errors import UsageError
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.run import check
 
 GROUPS = ("tasksets", "monitors", "machines", "experiment")
 #: Files that ask the user for something, and what they are given here.

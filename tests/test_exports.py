@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import runner
 from runner import AbstractMonitor, Distributor
 
@@ -24,18 +26,21 @@ ORIGINAL = {
 }
 
 
-def imported() -> set[str]:
-    """The names that the package imports from its modules."""
+def imported() -> dict[str, str | None]:
+    """The names that the package imports from its modules, as type checkers see them, and these modules."""
     return {
-        alias.asname or alias.name
-        for node in ast.parse(INIT.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        alias.asname or alias.name: node.module
+        for block in ast.parse(INIT.read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
 
 
 def test_the_list_is_what_there_is() -> None:
     assert sorted(runner.__all__) == sorted(imported())
+    assert imported() == runner._HOMES
     assert runner.__all__ == sorted(runner.__all__), "keep the list sorted"
 
 
@@ -44,6 +49,12 @@ def test_every_name_can_be_had() -> None:
         value = getattr(runner, name)
         assert inspect.getdoc(value), f"{name} has no docstring"
         assert value.__module__.startswith("runner.")
+
+
+def test_no_other_name_can_be_had() -> None:
+    with pytest.raises(AttributeError, match="'runner' has no attribute 'NoSuch'"):
+        runner.NoSuch  # type: ignore[attr-defined]  # noqa: B018
+    assert "Distributor" in dir(runner)
 
 
 def test_the_original_names_are_there() -> None:

@@ -217,6 +217,16 @@ except HostError as exc:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    measured(tmp_path / "run", (attempt(taskset()), good()))
+    folder = tmp_path / "run" / "parquet"
+    before = sorted(folder.iterdir())
+    (folder / ".partial-12345678").mkdir()
+    (folder / ".partial-12345678" / "jobs.parquet").write_bytes(b"PAR1")
+    write_parquet(tmp_path / "run" / "results.sqlite", folder)
+    assert sorted(folder.iterdir()) == before
+
+
 def test_a_folder_that_cannot_be_made_is_the_hosts_fault(tmp_path: Path) -> None:
     measured(tmp_path / "run", (run(), good()))
     with pytest.raises(HostError, match="cannot be written"):

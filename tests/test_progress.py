@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -21,6 +24,7 @@ from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
+from runner.monitors.summary import SummaryMonitor
 from runner.progress import read_progress
 from runner.taskset_queue import TaskSetQueue
 from runner.tries import Tries
@@ -47,8 +51,6 @@ class Runner:
     def __init__(self, path: Path, source: object, *, repeat: int = 1, max_tries: int = 3) -> None:
         self._owned = ExitStack()
         progress = read_progress(path)
-        if progress is not None:
-            self._owned.enter_context(progress)
         dispatcher = self._owned.enter_context(MonitorDispatcher())
         channel = dispatcher.channel((SQLiteMonitor(path),))
         job = Job(source, channel, progress=progress)  # type: ignore[arg-type]
@@ -230,7 +232,7 @@ def test_another_number_of_repetitions_is_refused(path: Path) -> None:
         first.succeed(taken(first.begin()))
     progress = read_progress(path)
     assert progress is not None
-    with progress, pytest.raises(UsageError, match="repeat is 2, and was 1"):
+    with pytest.raises(UsageError, match="repeat is 2, and was 1"):
         TaskSetQueue(Job(Sets(3), MonitorChannel((), lambda call: None), progress=progress), repeat=2)
 
 
@@ -244,6 +246,37 @@ def test_a_file_that_nobody_has_written_to_knows_nothing(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be looked at" * 10)
     with pytest.raises(UsageError):
         read_progress(path)
+
+
+def test_a_runner_that_died_while_it_changed_the_file_in_place_is_gone_on_with(path: Path) -> None:
+    """As it does at the very end, when it leaves one plain file: a journal beside it then holds what it has changed."""
+    with closing(Runner(path, Sets(3))) as runner:
+        runner.succeed(taken(runner.begin()))
+    changing = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN")
+database.execute("DELETE FROM ledger")
+for table in range(50):
+    database.execute(f"CREATE TABLE more{table} (text)")
+    database.execute(f"INSERT INTO more{table} VALUES (?)", ("x" * 10_000,))
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", changing, str(path)], check=True, timeout=60)
+    assert path.with_name("results.sqlite-journal").stat().st_size
+    with closing(Runner(path, Sets(3))) as runner:
+        assert runner.queue.n_done == 1
+        assert runner.finish() == {1: 1, 2: 1}
+
+
+def test_a_run_that_was_gone_on_with_is_one_plain_file(path: Path) -> None:
+    for n in (1, 2):
+        runner = Runner(path, Sets(3))
+        for _ in range(n):
+            runner.succeed(taken(runner.begin()))
+        runner.close()
+        assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 def test_later_fleets_add_submissions_of_their_own(path: Path) -> None:
@@ -260,8 +293,7 @@ def test_later_fleets_add_submissions_of_their_own(path: Path) -> None:
     assert ask(path, "SELECT submission, source, n_done FROM progress") == [(1, "Sets", 2), (2, "Sets", 2)]
     second = read_progress(path, 2)
     assert second is not None
-    with second:
-        assert second.complete
+    assert second.complete
 
 
 @given(
@@ -320,3 +352,23 @@ def test_nothing_is_lost_and_nothing_doubled_however_often_the_runner_ends(  # n
     assert bad_sets == len(given_up)
     assert {idx for idx, _ in successes} | given_up == set(range(n))
     assert ask(path, "PRAGMA foreign_key_check") == []
+
+
+def test_a_summary_of_all_is_that_of_the_parts(path: Path) -> None:
+    """What the first runner has measured and given up counts in the second one's table."""
+    whole = io.StringIO()
+    with closing(Runner(path, Sets(4))) as first:
+        first.succeed(taken(first.begin()))
+        first.fail(taken(first.begin()), TaskSetError("it cannot run"))
+    progress = read_progress(path)
+    assert progress is not None
+    summary = SummaryMonitor(whole)
+    for past in progress.past():
+        summary.add_past(past)
+    with closing(Runner(path, Sets(4))) as second:
+        while (lease := second.begin()) is not None:
+            second.succeed(lease)
+            summary.__taskset_finish__(run_of(lease), GOOD)
+    total = summary.total()
+    assert (total.n_tasksets, total.n_schedulable, total.n_bad, total.n_jobs) == (4, 3, 1, 3)
+    assert total.worst_response == pytest.approx(0.1)

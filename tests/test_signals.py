@@ -32,7 +32,8 @@ def kill():
     print("kill", flush=True)
     killed.set()
 
-with OperatorSignals(drain=drain, kill=kill):
+with OperatorSignals() as signals:
+    signals.follow(drain=drain, kill=kill)
     print("ready", flush=True)
     while not killed.is_set():
         killed.wait(20)
@@ -120,7 +121,8 @@ def test_a_call_may_take_the_lock_that_the_main_thread_holds() -> None:
         with lock:
             drained.set()
 
-    with OperatorSignals(drain=drain, kill=drain):
+    with OperatorSignals() as signals:
+        signals.follow(drain=drain, kill=drain)
         with lock:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)
@@ -130,14 +132,32 @@ def test_a_call_may_take_the_lock_that_the_main_thread_holds() -> None:
 
 def test_the_handlers_are_as_before_afterwards() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with OperatorSignals(drain=lambda: None, kill=lambda: None):
+    with OperatorSignals() as signals:
+        signals.follow(drain=lambda: None, kill=lambda: None)
         assert signal.getsignal(signal.SIGINT) not in before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_what_came_first_waits_until_somebody_can_follow_it() -> None:
+    """Ctrl-C, twice, before there is a fleet."""
+    drained, killed = threading.Event(), threading.Event()
+    with OperatorSignals() as signals:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        signals.follow(drain=drained.set, kill=killed.set)
+        assert drained.wait(5)
+        assert killed.wait(5)
+
+
+def test_what_nobody_follows_is_forgotten() -> None:
+    with OperatorSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_what_came_last_is_still_acted_upon() -> None:
     drained = threading.Event()
-    with OperatorSignals(drain=drained.set, kill=drained.set):
+    with OperatorSignals() as signals:
+        signals.follow(drain=drained.set, kill=drained.set)
         os.kill(os.getpid(), signal.SIGINT)
         eventually(lambda: True)
     assert drained.is_set()
@@ -150,8 +170,8 @@ def test_outside_the_main_thread_it_refuses_and_leaves_nothing() -> None:
 
     def enter() -> None:
         try:
-            with OperatorSignals(drain=lambda: None, kill=lambda: None):
-                pass
+            with OperatorSignals() as signals:
+                signals.follow(drain=lambda: None, kill=lambda: None)
         except ValueError as exc:
             raised.append(exc)
 
@@ -168,7 +188,8 @@ def test_signals_of_others_are_left_alone() -> None:
     before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
     drained = threading.Event()
     try:
-        with OperatorSignals(drain=drained.set, kill=drained.set):
+        with OperatorSignals() as signals:
+            signals.follow(drain=drained.set, kill=drained.set)
             os.kill(os.getpid(), signal.SIGUSR2)
             eventually(lambda: seen == [signal.SIGUSR2])
     finally:
@@ -180,7 +201,8 @@ def test_signals_of_others_are_left_alone() -> None:
 def test_the_main_thread_goes_on_waiting(number: int) -> None:
     """A signal interrupts no `wait()`: the fleet itself says when it is over."""
     over = threading.Event()
-    with OperatorSignals(drain=over.set, kill=over.set):
+    with OperatorSignals() as signals:
+        signals.follow(drain=over.set, kill=over.set)
         timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
         timer.start()
         assert over.wait(5)

@@ -11,6 +11,7 @@ from runner.events import Run, RunResult
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.digest import Digest, counted
+from runner.progress import PastSet
 
 # A table of more lines is not read, and every line costs memory.
 MAX_ROWS = 30
@@ -77,22 +78,19 @@ class SummaryMonitor(AbstractMonitor):
         self._coarse = False
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
-        digest = Digest.of(run, result)
-        self._add(
-            replace(
-                self._blank(run.taskset),
-                n_tasksets=1,
-                n_schedulable=int(digest.schedulable is True),
-                n_unschedulable=int(digest.schedulable is False),
-                n_open=int(digest.schedulable is None),
-                n_jobs=digest.n_jobs,
-                n_missed=digest.n_missed,
-                worst_response=digest.worst_response,
-            )
-        )
+        self._add(_measured(self._blank_for(run.taskset), Digest.of(run, result)))
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
-        self._add(replace(self._blank(run.taskset), n_tasksets=1, n_bad=1))
+        self._add(replace(self._blank_for(run.taskset), n_tasksets=1, n_bad=1))
+
+    def add_past(self, past: PastSet) -> None:
+        """Count what an earlier runner has measured; before the first set of this one ends."""
+        blank = self._blank(past.name, past.utilization_target, past.utilization)
+        if past.bad:
+            self._add(replace(blank, n_tasksets=1, n_bad=1))
+            return
+        digest = Digest(past.n_jobs, past.n_missed, past.schedulable, past.worst_response)
+        self._add(_measured(blank, digest))
 
     def close(self) -> None:
         """Print the table."""
@@ -138,12 +136,14 @@ class SummaryMonitor(AbstractMonitor):
         )
         return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], "", note])
 
-    def _blank(self, taskset: TaskSet) -> SummaryRow:
-        target = taskset.provenance.utilization_target
-        utilization = taskset.utilization if target is None else target
+    def _blank_for(self, taskset: TaskSet) -> SummaryRow:
+        return self._blank(taskset.name, taskset.provenance.utilization_target, taskset.utilization)
+
+    def _blank(self, name: str, target: float | None, achieved: float | None) -> SummaryRow:
+        utilization = achieved if target is None else target
         if self._coarse:
-            return _coarse(SummaryRow(label=taskset.name, utilization=utilization))
-        label = taskset.name if target is None else _label(target)
+            return _coarse(SummaryRow(label=name, utilization=utilization))
+        label = name if target is None else _label(target)
         return SummaryRow(label=label, utilization=utilization)
 
     def _add(self, row: SummaryRow) -> None:
@@ -168,6 +168,19 @@ _HEADER = (
     "worst R/D",
 )
 _RARE = frozenset({4, 5})
+
+
+def _measured(blank: SummaryRow, digest: Digest) -> SummaryRow:
+    return replace(
+        blank,
+        n_tasksets=1,
+        n_schedulable=int(digest.schedulable is True),
+        n_unschedulable=int(digest.schedulable is False),
+        n_open=int(digest.schedulable is None),
+        n_jobs=digest.n_jobs,
+        n_missed=digest.n_missed,
+        worst_response=digest.worst_response,
+    )
 
 
 def _label(utilization: float) -> str:
