@@ -45,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sets", type=int, default=_N_SETS, metavar="N", help=f"the first N task sets (default: {_N_SETS})"
     )
+    parser.add_argument(
+        "--list", action="store_true", help="say what each fault is, and by when it must be noticed, and why"
+    )
     options, overrides = parser.parse_known_args(arguments)
+    if options.list:
+        print("\n".join(f"{one.name}: {one.what}\n    {one.source}" for one in FAULTS))
+        return ExitCode.OK
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rtfleet-rehearsal-"))
     survives = False

@@ -33,10 +33,10 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def bury(known: int | None = None) -> None:
-    """Collect the orphans that have ended; not the child `known`, which somebody else waits for."""
+def bury() -> None:
+    """Collect the orphans that have ended; whoever calls this waits for no child of its own meanwhile."""
     for one, parent, state in _table():
-        if parent == os.getpid() and state == "Z" and one != known:
+        if parent == os.getpid() and state == "Z":
             with suppress(ChildProcessError):
                 os.waitpid(one, os.WNOHANG)
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 from runner.paths import RunPaths
 from runner.rehearsal.fault import Injection
 from runner.rehearsal.link import Call
-from runner.rehearsal.processes import bury, descendants
+from runner.rehearsal.processes import descendants
 from runner.rehearsal.relay import Relay
 from runner.rehearsal.setup import Setup
 from runner.rehearsal.switchboard import Switchboard
@@ -26,6 +26,7 @@ from runner.rehearsal.switchboard import Switchboard
 _LOOK_S = 0.01
 # A fault that was not noticed in time is watched for so much longer, to tell late from never.
 _GRACE_S = 5.0
+# So long after a run's end it may take until nothing of it is there any more.
 _GONE_S = 3.0
 RESULTS = "results.sqlite"
 #: Returned by a fault: no answer comes until it is healed.
@@ -95,6 +96,11 @@ class Scene:
         """The run folder's files, where other processes see them when no run is under way."""
         return RunPaths(self.folder / "run")
 
+    @property
+    def temporary(self) -> Path:
+        """Where the runs put temporary files."""
+        return self.folder / "tmp"
+
     def inside(self, path: Path) -> Path:
         """A path of the run's as it is reached from here, also where the run has a file system of its own."""
         if not (self.namespaced and self.runner_pid is not None and not self.ended):
@@ -114,7 +120,7 @@ class Scene:
             command += [f"resume={self.paths.folder}"]
         else:
             command += [*self._arguments, f"hydra.run.dir={self.paths.folder}"]
-        environment = {**os.environ, "TMPDIR": str(self.folder / "tmp")}
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
         for one in self.injections:
             if not one.healed:
                 environment |= one.fault.environment(self.setup, self.folder)
@@ -140,27 +146,23 @@ class Scene:
             self.look()
             time.sleep(_LOOK_S)
         self.ended = True
-        self.look()
+        gone_s = time.monotonic() + _GONE_S
+        while self.look() and time.monotonic() < gone_s:
+            time.sleep(_LOOK_S)
         code = self._process.returncode
         return code if code <= 128 else 128 - code  # as a shell tells it
 
     def kill(self) -> None:
-        """End the run's process, and whatever descends from it, at once."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        for pid in (*descendants(self._process.pid), self._process.pid):
+        """End the run's process, and whatever else descends from us, at once."""
+        for pid in descendants(os.getpid()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
         self.ended = True
 
-    def signal(self, number: int) -> None:
-        """Send the runner a signal."""
-        if self.runner_pid is not None:
-            os.kill(self.runner_pid, number)
-
-    def look(self) -> None:
-        """See which faults were noticed, and heal those that were, or should have been long ago."""
+    def look(self) -> bool:
+        """See which faults were noticed, and heal those that were, or should have been long ago; whether any is left."""
         for one in self.injections:
             if not one.open or one.injected_s is None:
                 continue
@@ -170,6 +172,7 @@ class Scene:
             deadline_s = one.fault.deadline_s(self.setup, one) or 0.0
             if one.noticed_s is not None or now_s > one.injected_s + deadline_s + _GRACE_S:
                 self._heal(one)
+        return any(one.open for one in self.injections)
 
     def _heal(self, one: Injection) -> None:
         if one.injected_s is not None and not one.healed:
@@ -177,31 +180,6 @@ class Scene:
             with self._changed:
                 one.healed = True
                 self._changed.notify_all()
-
-    def leftovers(self, *, killed: bool) -> list[str]:
-        """What a run that has ended has left behind of what it should not, a sentence each.
-
-        Args:
-            killed: It had no chance to clear away its files; whoever resumes it has.
-        """
-        found = []
-        end_s = time.monotonic() + _GONE_S
-        while True:
-            bury()
-            left = descendants(os.getpid())
-            if not left or time.monotonic() > end_s:
-                break
-            time.sleep(_LOOK_S)
-        found += [f"process {pid} is left: {command[:80]}" for pid, command in left.items()]
-        if killed:
-            return found
-        for path in (self.folder / "tmp").rglob("*"):
-            found.append(f"a temporary file is left: {path.name}")
-        for path in self.paths.folder.rglob("*"):
-            hidden = path.name.startswith(".") and path.is_file()
-            if hidden or not (path.is_file() or path.is_dir()):
-                found.append(f"{path.relative_to(self.paths.folder)} is left in the run folder")
-        return found
 
     # What is seen of it
 
@@ -256,14 +234,12 @@ class Scene:
             self._n_handed_over += call.what == "start"
             if call.what == "ssh" and self.injections:
                 return str(self._relay_to(call).port)
-            for one in self.injections:
-                answer = self._heard(one, call)
-                if answer == WAIT:  # whoever asked is stuck until then
-                    self._changed.wait_for(lambda: one.healed or self._closing)  # noqa: B023 - waited for in here
-                    return ""
-                if answer:
-                    return answer
-        return ""
+            one = next((one for one in self.injections if self._is_due(one, call)), None)
+            answer = self._injected(one, call) if one is not None else ""
+            if one is not None and answer == WAIT:  # whoever asked is stuck until then
+                self._changed.wait_for(lambda: one.healed or self._closing)
+                return ""
+            return answer
 
     def _relay_to(self, call: Call) -> Relay:
         relay = self.owned.enter_context(Relay(int(call.facts["port"])))
@@ -277,16 +253,15 @@ class Scene:
     def _may_go_on(self) -> bool:
         return self._closing or not any(one.open and one.fault.holds for one in self.injections)
 
-    def _heard(self, one: Injection, call: Call) -> str:
-        if (
-            one.begun
-            or one.injected_s is not None
-            or call.what not in one.fault.moments
-            or self._n_handed_over < one.at
-        ):
-            return ""
-        if any(other.open for other in self.injections if other is not one and other.fault.holds):
-            return ""
+    def _is_due(self, one: Injection, call: Call) -> bool:
+        happened = one.begun or one.injected_s is not None
+        if happened or call.what not in one.fault.moments or self._n_handed_over < one.at:
+            return False
+        # A run that is held, or that is over, notices nothing else.
+        others = [other for other in self.injections if other is not one and other.open]
+        return not any(other.fault.holds or one.fault.exits for other in others)
+
+    def _injected(self, one: Injection, call: Call) -> str:
         log_bytes = self.log_bytes()
         self._waited_until_s = time.monotonic()
         one.begun = True
@@ -305,8 +280,3 @@ class Scene:
         """Let time pass before a fault happens: other calls are answered meanwhile. For `Fault.inject`."""
         self._changed.wait_for(lambda: self._closing, wait_s)
         self._waited_until_s = time.monotonic()
-
-
-def fingerprint() -> tuple[int, int]:
-    """How many threads and descriptors this process has."""
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))

@@ -28,6 +28,7 @@ _HYDRA_DEFAULTS = [
     {"override hydra/job_logging": "run"},
     {"override hydra/hydra_logging": "none"},
 ]
+_HYDRA = {"job": {"name": "runner", "chdir": False}}
 
 
 class Reached(Enum):
@@ -99,7 +100,8 @@ class Setup:
         config["tasksets"] = {
             "_target_": "runner.rehearsal.source.FirstSets",
             "n_sets": self.n_sets,
-            "source": config["tasksets"],
+            "made_by": config["tasksets"].pop("_target_", None),
+            "arguments": config["tasksets"],
         }
         # Nothing is measured where everything is known.
         config["reuse"] = None
@@ -122,7 +124,7 @@ class Setup:
             OSError: the folder cannot be written.
         """
         # JSON is YAML; ours leads the way, whatever the user's own files are called.
-        text = json.dumps({"defaults": _HYDRA_DEFAULTS, **self.rehearsed(link)}, indent=1)
+        text = json.dumps({"defaults": _HYDRA_DEFAULTS, "hydra": _HYDRA, **self.rehearsed(link)}, indent=1)
         (folder / f"{CONFIG_NAME}.yaml").write_text(f"{text}\n", encoding="utf-8")
         return ["--config-dir", str(folder), "--config-name", CONFIG_NAME]
 

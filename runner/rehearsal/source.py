@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from pkgutil import resolve_name
+from typing import Any
 
 from runner.errors import UsageError
 from runner.model import TaskSet, TaskSetSource
@@ -13,14 +15,17 @@ class FirstSets:
     """As the source, but it ends early.
 
     Args:
-        source: The user's.
+        made_by: Full name of the class that makes the source.
+        arguments: Of that class.
         n_sets: How many at most.
 
     Raises:
-        UsageError: the source is none.
+        UsageError: what it makes is no source.
+        Whatever looking the class up and calling it raises.
     """
 
-    def __init__(self, source: TaskSetSource, n_sets: int) -> None:
+    def __init__(self, made_by: str, arguments: Mapping[str, Any], n_sets: int) -> None:
+        source: TaskSetSource = resolve_name(made_by)(**arguments)
         if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
             raise UsageError(
                 f"tasksets._target_ made a {type(source).__name__}, which has no variants() and n_variants",

@@ -11,7 +11,8 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.rehearsal.comparison import DataSet, differences, read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
-from runner.rehearsal.scene import RESULTS, Scene, fingerprint
+from runner.rehearsal.leftovers import fingerprint, leftovers
+from runner.rehearsal.scene import RESULTS, Scene
 from runner.rehearsal.setup import Setup
 
 # Whatever a run without faults takes, one with faults may take so much more, beside their deadlines.
@@ -82,7 +83,7 @@ def attempt(setup: Setup, injections: tuple[Injection, ...], folder: Path, refer
         try:
             while True:
                 codes.append(scene.run(resumes=bool(codes), limit_s=limit_s))
-                problems += scene.leftovers(killed=codes[-1] < 0)
+                problems += leftovers(scene.paths.folder, scene.temporary, killed=codes[-1] < 0)
                 if codes[-1] in DONE or codes[-1] not in _exits(injections) or len(codes) > len(injections):
                     break
         except TimeoutError as exc:
