@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import HostError, RunnerError, UsageError
 from runner.exit_codes import ExitCode, exit_code_of
 from runner.rehearsal.catalogue import FAULTS, named
 from runner.rehearsal.comparison import read_data_set
@@ -25,7 +25,7 @@ from runner.rehearsal.trial import Reference, Trial, attempt, planned, refer
 _N_SETS = 6
 _TAIL_LINES = 20
 _COLUMNS = ("fault", "injected", "noticed after (at most)", "recovery", "ended", "verdict")
-_WIDTHS = (18, 24, 23, 26, 9, 7)
+_WIDTHS = (18, 24, 23, 38, 8, 7)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +115,8 @@ def _reference(setup: Setup, folder: Path) -> Reference:
     took_s = time.monotonic() - began_s
     if code not in DONE:
         words = output.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        raise RunnerError(
+        kind = {ExitCode.USAGE: UsageError, ExitCode.HOST: HostError}.get(code, RunnerError)
+        raise kind(
             f"the run ends with exit code {code} without any fault",
             evidence="\n".join(words),
             next_step="see that it runs by itself first: python -m runner with the same arguments",

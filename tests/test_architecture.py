@@ -36,9 +36,10 @@ RANKS = (
     "alarm roster distributor",
     "terminal manifest assembly run_files run campaign cli check console __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
-    " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.processes"
-    " rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup"
-    " rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial rehearse",
+    " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
+    " rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene"
+    " rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial"
+    " rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {
