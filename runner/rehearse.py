@@ -115,7 +115,8 @@ def _reference(setup: Setup, folder: Path) -> Reference:
     took_s = time.monotonic() - began_s
     if code not in DONE:
         words = output.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        kind = {ExitCode.USAGE: UsageError, ExitCode.HOST: HostError}.get(code, RunnerError)
+        kinds: dict[int, type[RunnerError]] = {ExitCode.USAGE: UsageError, ExitCode.HOST: HostError}
+        kind = kinds.get(code, RunnerError)
         raise kind(
             f"the run ends with exit code {code} without any fault",
             evidence="\n".join(words),
