@@ -124,7 +124,7 @@ def audit(path: Path, *, digests: bool = True) -> Audit:
         try:
             database.execute("BEGIN")
             return Audit(
-                accounts=tuple(_accounts(database)),
+                accounts=tuple(accounts_of(database)),
                 n_runs=database.execute("SELECT count(*) FROM runs").fetchone()[0],
                 n_jobs=database.execute("SELECT count(*) FROM jobs").fetchone()[0],
                 violations=tuple(_violations(database, digests=digests)),
@@ -133,7 +133,8 @@ def audit(path: Path, *, digests: bool = True) -> Audit:
             raise unreadable(path, exc) from exc
 
 
-def _accounts(database: sqlite3.Connection) -> Iterator[Account]:
+def accounts_of(database: sqlite3.Connection) -> Iterator[Account]:
+    """Of each submission in an open data set."""
     for submission, source, n_submitted, n_done, n_bad, n_pending, complete in database.execute(_COUNTS):
         yield Account(
             submission=submission,
@@ -152,7 +153,7 @@ def _violations(database: sqlite3.Connection, *, digests: bool) -> Iterator[str]
             yield f"the file is damaged: {found}"
     for table, row_id, parent, _ in database.execute("PRAGMA foreign_key_check").fetchmany(_SHOWN):
         yield f"a row of {table} ({row_id}) refers to one of {parent} that is not there"
-    for one in _accounts(database):
+    for one in accounts_of(database):
         (n_pending,) = database.execute(_PENDING, (one.submission,)).fetchone()
         if n_pending != one.n_pending:
             yield (

@@ -190,7 +190,8 @@ class Campaign:
             return self.show(bug, self._masking)
         self._print(f"run folder: {self._shown(folder)}")
         if code is ExitCode.BAD_TASKSETS:
-            print(f"some task sets are bad; why: {self._shown(folder / 'distributor.log')}", file=sys.stderr)
+            why = f"python -m runner.why {shlex.quote(self._shown(folder))}"
+            print(f"some task sets are bad; why: {why}", file=sys.stderr)
         return code
 
     def _tell_how_to_resume(self, folder: Path) -> None:

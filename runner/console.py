@@ -14,31 +14,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runner.errors import HostError, RunnerError, UsageError
-from runner.paths import RunPaths
+from runner.paths import OUTPUTS, RunPaths, newest_run
 from runner.qemu.console_link import ConsoleLink, read_link
 
 #: Ctrl-], as in telnet: nothing that a shell or an editor would want.
 LEAVE = b"\x1d"
 
-_OUTPUTS = Path("outputs")
-# Runs of `--multirun` lie one or two folders deeper.
-_RUN_FOLDERS = ("*/*", "*/*/*", "*/*/*/*")
 
-
-def newest_run(machine: str, outputs: Path = _OUTPUTS) -> Path:
+def newest_run_with(machine: str, outputs: Path = OUTPUTS) -> Path:
     """The run folder that had a machine of that name last.
 
     Raises:
         UsageError: there is none.
     """
-    found = [folder for depth in _RUN_FOLDERS for folder in outputs.glob(f"{depth}/machines/{machine}")]
-    if not found:
+    found = newest_run(f"machines/{machine}", outputs)
+    if found is None:
         raise UsageError(
             f"no run under {outputs} had a machine called {machine!r}",
             where=str(outputs.absolute()),
             next_step="name the run folder: python -m runner.console MACHINE RUN_FOLDER",
         )
-    return max(found, key=lambda folder: folder.stat().st_mtime_ns).parents[1]
+    return found
 
 
 def attach(link: ConsoleLink, keyboard_fd: int, screen_fd: int) -> bool:
@@ -89,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        run = options.run_folder or newest_run(options.machine)
+        run = options.run_folder or newest_run_with(options.machine)
         link = read_link(RunPaths(run).machines / options.machine)
         print(f"console of {options.machine} in {run}; Ctrl-] leaves", file=sys.stderr)
         left = attach(link, sys.stdin.fileno(), sys.stdout.fileno())

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+#: Where run folders lie unless the config says otherwise.
+OUTPUTS = Path("outputs")
+# Runs of `--multirun` lie one or two folders deeper.
+_RUN_FOLDERS = ("*/*", "*/*/*", "*/*/*/*")
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -78,3 +83,11 @@ class RunPaths:
         path = self.machines / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def newest_run(mark: str, outputs: Path = OUTPUTS) -> Path | None:
+    """The run folder in which the file or folder `mark` changed last; None if none has it."""
+    found = [path for depth in _RUN_FOLDERS for path in outputs.glob(f"{depth}/{mark}")]
+    if not found:
+        return None
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parents[mark.count("/")]

@@ -86,3 +86,13 @@ def parse_bytes(text: str | int, *, key: str = "size") -> int:
         UsageError: as `parse_ns`.
     """
     return _parse(text, _BYTES_PER_UNIT, key=key, example='"100M"', plain_unit="B")
+
+
+def shown_ns(value_ns: int | None) -> str:
+    """A time for people, to six digits: `10 ms`, `1.5 us`; a dash where it is not known."""
+    if value_ns is None:
+        return "-"
+    for unit in ("s", "ms", "us"):
+        if abs(value_ns) >= _NS_PER_UNIT[unit]:
+            return f"{value_ns / _NS_PER_UNIT[unit]:.6g} {unit}"
+    return f"{value_ns} ns"

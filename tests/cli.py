@@ -57,7 +57,7 @@ def started_cli(
 
 
 def _run_folder(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    own = ("hydra.", "--multirun", "--help", "--cfg", "-sc")
+    own = ("hydra.", "resume=", "--multirun", "--help", "--cfg", "-sc")
     return () if any(argument.startswith(own) for argument in arguments) else ("hydra.run.dir=run",)
 
 

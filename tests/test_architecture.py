@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
     "errors secrets deadline units durable exit_codes",
-    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine",
+    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
@@ -28,13 +28,14 @@ RANKS = (
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
-    " reuse audit parquet retries lease taskset_queue queue control_watcher status signals run_lock",
+    " reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher status signals run_lock",
     "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",
     "alarm roster distributor",
-    "terminal manifest assembly run_files run campaign cli check console __main__",
+    "terminal manifest assembly run_files run campaign cli check console"
+    " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
     " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
     " rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene"
@@ -73,6 +74,7 @@ HOMES = {
     "sqlite3": {
         "runner.database",
         "runner.audit",
+        "runner.history",
         "runner.ledger",
         "runner.progress",
         "runner.record",

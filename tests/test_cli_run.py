@@ -207,7 +207,7 @@ def test_bad_set_is_reported_and_the_run_goes_on(own):
         "tasksets.sets_per_utilization=1",
     )
     assert done.returncode == ExitCode.BAD_TASKSETS, done.stderr
-    assert "some task sets are bad" in done.stderr
+    assert "some task sets are bad; why: python -m runner.why run\n" in done.stderr
     assert status(own)["tasksets"] == {"total": 5, "done": 4, "bad": 1, "running": 0}
     assert "not to my taste" in (own / "run" / "distributor.log").read_text()
 

@@ -122,6 +122,6 @@ def test_the_newest_run_with_that_machine_is_taken(tmp_path):
         folder = tmp_path / run / "machines" / "qemu1"
         folder.mkdir(parents=True)
         os.utime(folder, (number, number))
-    assert console.newest_run("qemu1", tmp_path) == tmp_path / "multirun/2023-01-01/10-00-00/0"
+    assert console.newest_run_with("qemu1", tmp_path) == tmp_path / "multirun/2023-01-01/10-00-00/0"
     with pytest.raises(UsageError, match="qemu9"):
-        console.newest_run("qemu9", tmp_path)
+        console.newest_run_with("qemu9", tmp_path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import Fault
+from runner.log_lines import clean
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,7 @@ def tail(path: Path, *, n_lines: int, start_byte: int = 0) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [printable for line in text.splitlines() if (printable := _printable(line))]
+    lines = [printable for line in text.splitlines() if (printable := clean(line))]
     straws = [number for number, line in enumerate(lines) if _LAST_STRAW.search(line)]
     start = straws[-1] if straws else max(0, len(lines) - n_lines)
     return "\n".join(lines[start : start + n_lines])
-
-
-def _printable(line: str) -> str:
-    """The line without what would move the cursor of the terminal that shows it."""
-    return "".join(char if char.isprintable() else " " for char in line).rstrip()
