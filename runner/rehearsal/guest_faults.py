@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from runner.errors import UsageError
+from runner.qemu.console_link import read_link
 from runner.rehearsal.emulator_faults import END_S
 from runner.rehearsal.fault import Fault, Injection, needs_seam
 from runner.rehearsal.link import Call
@@ -21,7 +25,7 @@ _TERMINAL_S = 1.2
 
 def _typed(scene: Scene, call: Call, command: str) -> str | None:
     """Have the shell on the guest's console run a command, as soon as the guest runs."""
-    terminal = console_of(call.host_pid or 0)
+    terminal = console_of(call.host_pid or 0) or _linked(scene, call)
     if terminal is None:
         return None
     fd = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
@@ -30,6 +34,15 @@ def _typed(scene: Scene, call: Call, command: str) -> str | None:
     os.write(fd, f"\n{command}\n".encode())
     scene.wait(_TERMINAL_S)
     return ""
+
+
+def _linked(scene: Scene, call: Call) -> Path | None:
+    """The console's terminal as the machine's folder has it: of its newest emulator, which may be another one."""
+    with suppress(UsageError):
+        link = read_link(scene.inside(scene.paths.machines / str(call.facts["machine"])))
+        if link.pid == call.host_pid:
+            return Path(link.pty)
+    return None
 
 
 @dataclass(frozen=True)
