@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -26,6 +27,7 @@ from runner.config_schemas import register_schemas
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from runner.masking import Masking
+from runner.monitors.listener import MonitorThread
 from runner.paths import RunPaths
 from runner.resuming import ACCEPT, merged
 from runner.secrets import literal_secrets, masked
@@ -45,12 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register_schemas()
     with Masking() as masking:
         try:
-            return _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)
+            code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)
         except KeyboardInterrupt:
             print("stopped before anything was measured", file=sys.stderr)
-            return ExitCode.STOPPED
+            code = ExitCode.STOPPED
         except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before a run began
-            return Campaign.show(explained(exc), masking)
+            code = Campaign.show(explained(exc), masking)
+    if any(isinstance(thread, MonitorThread) for thread in threading.enumerate()):
+        # A monitor that does not come back keeps its thread, and the interpreter would wait for it for ever.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.model.task import member_of
@@ -37,6 +38,7 @@ class RunPlan:
         reset: When a guest goes back to its booted snapshot.
         policy: How patient machines are.
         limits: What a measurement on the host's clock may suffer.
+        reserves: What is left to everybody else on this computer.
         count: Machines at the start.
         limit: What nobody can go beyond.
         seed: Of the task sets, where they have one.
@@ -54,6 +56,7 @@ class RunPlan:
     seed: int | None
     repeat: int = 1
     reuse: Path | None = None
+    reserves: Reserves = field(default_factory=Reserves)
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -88,7 +91,8 @@ def to_plan(config: DictConfig) -> RunPlan:
         qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,
         reset=member_of(Reset, machines.reset, "machines.reset"),
         policy=_policy(machines.policy),
-        limits=_limits(machines.disturbance),
+        limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
+        reserves=_reserves(machines.admission),
         count=machines.count,
         limit=machines.limit,
         seed=seed if isinstance(seed, int) else None,
@@ -145,15 +149,20 @@ def _policy(config: DictConfig) -> MachinePolicy:
     return MachinePolicy(**values)
 
 
-def _limits(config: DictConfig) -> DisturbanceLimits:
-    values = {str(key): value for key, value in config.items()}
-    for key, value in values.items():
+def _reserves(config: DictConfig) -> Reserves:
+    values = _not_negative(config, "machines.admission")
+    return Reserves(memory_mib=values["memory_reserve_mib"], disk_mib=values["disk_reserve_mib"])
+
+
+def _not_negative(config: DictConfig, key: str) -> dict[str, int]:
+    values = {str(name): value for name, value in config.items()}
+    for name, value in values.items():
         if value < 0:
-            where = f"machines.disturbance.{key}"
+            where = f"{key}.{name}"
             raise UsageError(
                 f"{where} is {value}, must be 0 or more", where=where, next_step=f"set {where}=…"
             )
-    return DisturbanceLimits(**values)
+    return values
 
 
 def _require_positive(value: float, key: str) -> None:

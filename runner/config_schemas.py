@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
 from runner.specs import MachinePolicy, QemuSpec, Reset
 
@@ -125,6 +126,14 @@ class DisturbanceConf:
 
 
 @dataclass
+class AdmissionConf:
+    """What the run leaves to others; below that fewer machines run, or none is given a task set; see `runner.admission`."""
+
+    memory_reserve_mib: int = Reserves.memory_mib
+    disk_reserve_mib: int = Reserves.disk_mib
+
+
+@dataclass
 class MachinesConf:
     """The fleet: how many machines, and what they are made of.
 
@@ -137,6 +146,7 @@ class MachinesConf:
         reset: `taskset` or `machine`: when a guest goes back to its booted snapshot.
         policy: How patient they are.
         disturbance: For `clock: host`: limits beyond which a measurement is repeated.
+        admission: Memory and disk that the run leaves to others.
     """
 
     count: int = 1
@@ -149,6 +159,7 @@ class MachinesConf:
     qemu: QemuConf = field(default_factory=QemuConf)
     policy: PolicyConf = field(default_factory=PolicyConf)
     disturbance: DisturbanceConf = field(default_factory=DisturbanceConf)
+    admission: AdmissionConf = field(default_factory=AdmissionConf)
 
 
 @dataclass

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runner.alarm import Alarm
+from runner.admission import Reserves
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
 from runner.evidence import EvidenceStore
 from runner.fleet import FleetState, RunState
+from runner.gate import Gate
 from runner.incidents import Incident
 from runner.kinds import qemu_by_mailbox
 from runner.lease import Job
@@ -28,6 +30,7 @@ from runner.quarantine import Standing
 from runner.queue import JobQueue
 from runner.reuse import EarlierRun
 from runner.roster import Roster
+from runner.shortage import as_shortage
 from runner.station import MachineKind
 from runner.taskset_queue import TaskSetQueue
 
@@ -46,11 +49,12 @@ class Distributor:
 
     Machines are started when there is work, up to `max_machine`, and end when there is none. A machine that is to close
     finishes its task set first; only `kill_all_machines` does not wait. One that fails again and again is put aside for a while.
+    What this computer is short of leads to fewer machines, or holds the queue until there is more of it (see `Gate`).
 
     Guarantees: every task set that was added ends as done or as bad, or is still pending; none is lost, whichever machine
     dies. After `close()` no machine, guest or thread of the fleet is left.
-    Threads: every method may be called from any thread. The monitors' thread lives until `close()`: call it, or use `with`,
-    otherwise the interpreter waits for it at its end.
+    Threads: every method may be called from any thread. The monitors' threads live until `close()`: call it, or use `with`,
+    otherwise the interpreter waits for them at its end.
 
     Args:
         max_machine: How many machines at most, 0 … `machine_limit`.
@@ -59,10 +63,12 @@ class Distributor:
         repeat: How often each task set is measured.
         reuse: Where to look for results before they are measured; stays the caller's, and open until `close()` has returned.
         folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
+        reserves: What is left to everybody else on this computer.
         on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
 
     Raises:
         UsageError: when `max_machine` is out of range.
+        HostError: when this computer can never bear one such machine, or a port of the first ones is taken.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Distributor:
         repeat: int = 1,
         reuse: EarlierRun | None = None,
         folder: Path | None = None,
+        reserves: Reserves | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
@@ -85,14 +92,19 @@ class Distributor:
         self._on_change = on_change
         self._queue = JobQueue()
         self._n_submissions = 0
-        self._dispatcher = MonitorDispatcher(on_failure=self._take_monitor_failure)
-        self._changed = threading.Condition(threading.RLock())
         self._roster = Roster(machine_limit, self._kind.policy, self._new_machine)
-        self._alarm = Alarm(self._look_again)
+        self._gate = Gate(
+            self._kind.needs, reserves or Reserves(), self._paths.folder, self._roster, self._look
+        )
+        self._dispatcher = MonitorDispatcher(
+            on_failure=self._take_monitor_failure, on_trouble=self._gate.look_at_monitors
+        )
+        self._changed = threading.Condition(threading.RLock())
         self._evidence = EvidenceStore(self._paths.bad)
         self._state = RunState.RUN
         self._error: Exception | None = None
         self._closed = False
+        self._gate.open(max_machine, self._dispatcher.troubles)
         self._dispatcher.__enter__()
 
     def _checked(self, n: int) -> int:
@@ -123,20 +135,13 @@ class Distributor:
         """
         self._refuse_if_closed("add_job")
         monitors = (monitor,) if isinstance(monitor, AbstractMonitor) else tuple(monitor)
-        # Without the lock: opening waits for the monitors' thread, which may want it to report a failure.
+        # Without the lock: opening waits for the monitors' threads, which may want it to report a failure.
         channel = self._dispatcher.channel(monitors)
         with self._changed:
             self._refuse_if_closed("add_job")
             self._n_submissions += 1
             job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
-            policy = self._kind.policy
-            queue = TaskSetQueue(
-                job,
-                max_tries=policy.max_tries,
-                max_guest_tries=policy.max_guest_tries,
-                max_host_tries=policy.max_host_tries,
-                repeat=self._repeat,
-            )
+            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.bounds)
         channel.submission(queue.submission)
         with self._changed:
             self._refuse_if_closed("add_job")
@@ -177,6 +182,9 @@ class Distributor:
                 n_done=self._queue.n_done,
                 n_bad=self._queue.n_bad,
                 n_running=self._queue.n_running,
+                held=self._gate.held,
+                allowed_machines=self._gate.at_most(self._max),
+                shortage=self._gate.shortage,
             )
 
     def pause(self) -> None:
@@ -201,6 +209,7 @@ class Distributor:
             self._refuse_if_closed(method)
             if max_machine is not None:
                 self._max = self._checked(max_machine)
+                self._gate.want(max_machine)
                 self._roster.pardon()
             if state is not None and state is not self._state:
                 _log.info("state: %s → %s", self._state.value, state.value)
@@ -208,9 +217,6 @@ class Distributor:
             if state is RunState.RUN:
                 self._roster.pardon()
                 self._error = None
-                self._queue.release()
-            elif state is not None:
-                self._queue.hold()
             self._reconcile()
 
     @property
@@ -233,22 +239,26 @@ class Distributor:
         Raises:
             Exception: what made the fleet give up: `HostError` where this computer cannot run it, a bug otherwise.
         """
-        deadline = Deadline.after(timeout_s) if timeout_s is not None else None
+        deadline = Deadline.after(threading.TIMEOUT_MAX / 2 if timeout_s is None else timeout_s)
         with self._changed:
-            while not self._at_rest:
-                if deadline is not None and deadline.passed:
+            while not (self._at_rest and (self._ended_early or self._error or self._dispatcher.settled)):
+                if deadline.passed:
                     return False
-                self._changed.wait(deadline.remaining_s if deadline is not None else None)
+                # Nobody says when the last result is written; a full disk pauses the run up to then.
+                self._changed.wait((deadline.at_most(0.01) if self._at_rest else deadline).remaining_s)
             if self._error is not None:
                 raise self._error
             return True
 
     @property
+    def _ended_early(self) -> bool:
+        return self._closed or self._state in (RunState.DRAIN, RunState.KILL)
+
+    @property
     def _at_rest(self) -> bool:
         if self._roster.names:
             return False
-        ended = self._closed or self._state in (RunState.DRAIN, RunState.KILL)
-        return ended or self._error is not None or self._queue.drained
+        return self._ended_early or self._error is not None or self._queue.drained
 
     def close(self) -> None:
         """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
@@ -268,9 +278,9 @@ class Distributor:
                 self._changed.wait(deadline.remaining_s)
             stuck = self._roster.names
             leaving = self._roster.leaving
-        self._alarm.close()
         for machine in leaving:  # they have nothing more to do than to return
             machine.join()
+        self._gate.close()
         self._dispatcher.close()
         if stuck:
             raise RunnerError(f"machines {', '.join(stuck)} did not end within {CLOSE_TIMEOUT_S:.0f} s")
@@ -292,14 +302,21 @@ class Distributor:
 
     def _reconcile(self) -> None:
         """Make the fleet what it should be now; called, with the lock held, whenever anything changed."""
+        held = self._state is not RunState.RUN or self._error is not None or bool(self._gate.held)
+        self._dispatcher.relent(held)
+        (self._queue.hold if held else self._queue.release)()
         self._roster.recall()
         if self._state is RunState.KILL:
             self._roster.kill()
         else:
-            self._roster.rescale(self._target(), allowed=0 if self._over else self._max)
-        self._despair()
-        over = self._over or self._closed or self._state is RunState.KILL
-        self._alarm.set(None if over else self._roster.due_s)
+            with self._gate.starting():
+                self._roster.rescale(
+                    self._target(), allowed=0 if self._over else self._gate.at_most(self._max)
+                )
+        if not (self._over or self._state is RunState.KILL or self._queue.drained or self._gate.held):
+            hopeless = self._roster.despair(self._max)
+            if hopeless is not None:
+                self._give_up(hopeless)
         self._changed.notify_all()
         self._tell()
 
@@ -310,7 +327,7 @@ class Distributor:
     def _target(self) -> int:
         if self._over:
             return 0
-        allowed = max(0, self._max - self._roster.n_unfit)
+        allowed = self._gate.at_most(max(0, self._max - self._roster.n_unfit))
         n_left = self._queue.n_left
         # A machine more than there are task sets would boot for nothing.
         return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
@@ -338,33 +355,29 @@ class Distributor:
         (channel.incident if channel is not None else self._dispatcher.publish_incident)(incident)
 
     def _ended(self, machine: Machine) -> None:
+        with self._at_top():
+            error = self._queue.error or machine.error
+            fatal = self._roster.ended(machine) or self._queue.error is not None
+            if fatal and error is not None:
+                self._give_up(error)
+            elif error is not None:
+                _log.error("%s has failed: %s", machine.name, error)
+            self._reconcile()
+
+    def _look(self, changed: bool) -> None:
+        """Something may be possible that was not, or the other way round; somebody who was put aside may come back."""
+        with self._at_top():
+            if (changed or self._roster.due) and not self._closed:
+                self._reconcile()
+
+    @contextmanager
+    def _at_top(self) -> Iterator[None]:
+        """With the lock, at the top of a thread: what is raised here comes out of `wait()`."""
         with self._changed:
             try:
-                error = self._queue.error or machine.error
-                fatal = self._roster.ended(machine) or self._queue.error is not None
-                if fatal and error is not None:
-                    self._give_up(error)
-                elif error is not None:
-                    _log.error("%s has failed: %s", machine.name, error)
-                self._reconcile()
-            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
-                self._give_up(exc)
-
-    def _look_again(self) -> None:
-        """Somebody who was put aside may come back."""
-        with self._changed:
-            try:
-                self._reconcile()
-            except Exception as exc:  # noqa: BLE001 - a thread's top: `wait()` raises it
-                self._give_up(exc)
-
-    def _despair(self) -> None:
-        """Give up when no machine can be expected to work any more, though there is work."""
-        if self._over or self._state is RunState.KILL or self._queue.drained:
-            return
-        error = self._roster.despair(self._max)
-        if error is not None:
-            self._give_up(error)
+                yield
+            except Exception as exc:  # noqa: BLE001 - as the line above says
+                self._give_up(as_shortage(exc))
 
     def _give_up(self, error: Exception) -> None:
         """The whole fleet ends; `wait()` raises the first reason."""

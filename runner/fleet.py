@@ -74,6 +74,8 @@ class FleetState:
         n_running: Task sets on a machine now.
         recoveries: How often each step was taken to bring a machine back.
         held: Why no further task set is started though the operator wants it (a full disk, …); empty: nothing holds it.
+        allowed_machines: How many of the desired machines this computer can bear now; None where nobody has looked.
+        shortage: Why it can bear no more, or why one could not be started; empty if it is as many as desired.
     """
 
     state: RunState
@@ -85,3 +87,5 @@ class FleetState:
     n_running: int = 0
     recoveries: Mapping[Recovery, int] = field(default_factory=dict)
     held: str = ""
+    allowed_machines: int | None = None
+    shortage: str = ""

@@ -21,7 +21,11 @@ _log = logging.getLogger(__name__)
 _BUSY_TIMEOUT_S = 0.5
 _BUSY_TIMEOUT_AT_CLOSE_S = 30.0
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_RETRY_INTERVAL_S = 1.0
+_RETRY_INTERVAL_S = 0.5
+# Someone who only looks, or copies the file, is gone by then.
+_BUSY_FOR_LONG_S = 5.0
+# The disk is full (ENOSPC), the quota used up (EDQUOT), the file as large as it may be (EFBIG): there may be room again.
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
 # What is wrong with one record (a job reported twice, a number beyond 64 bits), not with the file.
 _OWN_FAULTS = (
     sqlite3.IntegrityError,
@@ -56,6 +60,8 @@ class Ledger:
         self.path = path
         self.commit_interval_s = commit_interval_s
         self.max_waiting_jobs = max_waiting_jobs
+        #: Why what waits cannot be written for now; empty while it can.
+        self.blocked = ""
         #: The highest number that a submission has in the file.
         self.n_submissions = 0
         self._database: sqlite3.Connection | None = None
@@ -63,6 +69,7 @@ class Ledger:
         self._n_waiting_jobs = 0
         self._due_s = 0.0
         self._retry_s = 0.0
+        self._busy_since_s: float | None = None
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -139,10 +146,10 @@ class Ledger:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write what waits; where that is not possible for now, it waits on, and `blocked` says why.
 
         Raises:
-            HostError: the disk is full, or fails; it waits on.
+            HostError: the disk fails; it waits on.
             UnrepeatableError, ProtocolError: an entry did not fit, and is not in the data; the others are.
         """
         if not self._waiting or self._database is None or time.monotonic() < self._retry_s:
@@ -151,13 +158,26 @@ class Ledger:
             refused = self._write_waiting(self._database)
         except sqlite3.Error as exc:
             self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
-            if getattr(exc, "sqlite_errorcode", None) in _BUSY:
-                _log.warning("%s is locked by another program; %d results wait", self.path, self.n_waiting)
-                return
-            raise self._unwritten(str(exc)) from exc
+            code = getattr(exc, "sqlite_errorcode", None)
+            if code in _NO_ROOM:
+                self.blocked = self.blocked or f"{self.path} cannot be written: {exc}; results wait in memory"
+            elif code in _BUSY:
+                self._note_lock()
+            else:
+                raise self._unwritten(str(exc)) from exc
+            return
+        self._busy_since_s, self.blocked = None, ""
         if refused:
             first, *_ = refused
             raise type(first)("; ".join(error.what for error in refused), next_step=first.next_step)
+
+    def _note_lock(self) -> None:
+        now_s = time.monotonic()
+        if self._busy_since_s is None:
+            self._busy_since_s = now_s
+            _log.warning("%s is locked by another program; %d results wait", self.path, self.n_waiting)
+        if now_s - self._busy_since_s > _BUSY_FOR_LONG_S:
+            self.blocked = self.blocked or f"{self.path} is locked by another program; results wait in memory"
 
     def close(self) -> None:
         """Write what waits, and close the file.
@@ -173,7 +193,7 @@ class Ledger:
             self._retry_s = 0.0
             self.flush()
             if self._waiting:
-                raise self._unwritten("another program holds a lock on it")
+                raise self._unwritten(self.blocked or "another program holds a lock on it")
             # One plain file is easier to copy, and can be read from a read-only disk; a present reader prevents it.
             database.execute("PRAGMA busy_timeout = 0")
             with suppress(sqlite3.OperationalError):
@@ -223,7 +243,7 @@ class Ledger:
         return HostError(
             f"results cannot be written to {self.path}: {why}; {self.n_waiting} attempts wait in memory",
             next_step=f"make room in {self.path.parent} ({free_mib} MiB are free) or end the program that holds the file;"
-            " what waits is written with the next result, or when the run ends",
+            " what waits is written as soon as it can be, and what is not when the run ends counts as not measured",
         )
 
     def _refused_open(self, error: sqlite3.Error) -> RunnerError:

@@ -29,6 +29,7 @@ from runner.quarantine import Standing
 from runner.queue import JobQueue
 from runner.recoveries import OnIncident, Recoveries, untold
 from runner.reuse import EarlierRun
+from runner.shortage import as_shortage
 from runner.specs import Reset
 from runner.station import MachineKind, Station, Stations
 
@@ -156,8 +157,9 @@ class Machine(threading.Thread):
             self.error, phase = exc, Phase.FAILED
             self._log.info("machine %s gives up: %s", self.name, exc)  # whoever reads `error` tells it
         except Exception as exc:  # noqa: BLE001 - the thread's top: the distributor raises it in the main thread
-            self.error, phase = exc, Phase.FAILED
-            self._log.exception("machine %s ends because of a bug", self.name)
+            self.error, phase = as_shortage(exc), Phase.FAILED
+            if self.error is exc:
+                self._log.exception("machine %s ends because of a bug", self.name)
         finally:
             with self._lock:
                 self._left = True

@@ -39,6 +39,10 @@ class Roster:
         #: How often each step was taken.
         self.recoveries: Counter[Recovery] = Counter()
 
+    def __len__(self) -> int:
+        """Machines that there are."""
+        return len(self._machines)
+
     @property
     def names(self) -> list[str]:
         """Of the machines that there are."""
@@ -62,9 +66,10 @@ class Roster:
         return len(failed | set(self._aside()))
 
     @property
-    def due_s(self) -> float | None:
-        """When the first of those aside comes back; None: there is none."""
-        return min((one.until_s for one in self._aside().values() if one.until_s is not None), default=None)
+    def due(self) -> bool:
+        """Whether the time of somebody who is aside has come."""
+        now_s = time.monotonic()
+        return any(one.until_s is not None and one.until_s <= now_s for one in self._aside().values())
 
     def _aside(self) -> dict[str, Standing]:
         return {

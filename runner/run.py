@@ -141,6 +141,7 @@ class _Run:
             repeat=plan.repeat,
             reuse=reuse,
             folder=paths.folder,
+            reserves=plan.reserves,
             on_change=self._changed,
         )
         self._status = StatusWriter(paths.status, self._distributor.get_distributor_state)

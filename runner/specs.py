@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 #: QEMU's instruction counter gives an instruction a power of two of nanoseconds, at least one.
 FASTEST_MIPS = 1000.0
@@ -123,3 +124,8 @@ class MachinePolicy:
     request_timeout_s: float = 30.0
     taskset_timeout_s: float = 60.0
     taskset_timeout_factor: float = 20.0
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """How often a task set may be tried; arguments of its queue."""
+        return {name: getattr(self, name) for name in ("max_tries", "max_guest_tries", "max_host_tries")}

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from runner.admission import Needs
 from runner.deadline import Deadline
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError
@@ -37,6 +38,7 @@ class MachineKind:
         validity: What every measurement of such machines is worth; None where it has to be found out each time.
         limits: How much of a disturbance by this computer a measurement may suffer; None where none can reach it.
         settings: Tells all that a measurement depends on beside its task set; None where nobody can tell.
+        needs: What each machine takes of this computer.
     """
 
     open_host: Callable[[str, Path], AbstractHost] | None
@@ -46,6 +48,7 @@ class MachineKind:
     validity: Validity | None = None
     limits: DisturbanceLimits | None = None
     settings: Callable[[], Mapping[str, Fact]] | None = None
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def steps(self) -> frozenset[Recovery]:

@@ -98,6 +98,8 @@ class StatusWriter:
                 "by_machine": {m.name: _machine(m) for m in alive},
                 "recoveries": {step.value: count for step, count in fleet.recoveries.items()},
             },
+            "held": fleet.held or None,
+            "allowed": {"machines": fleet.allowed_machines, "shortage": fleet.shortage or None},
             "control_error": self._control_error or None,
             "tasksets": {
                 "total": fleet.n_total,

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors secrets deadline units durable exit_codes",
-    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines",
+    "errors secrets deadline units durable exit_codes holds shortage",
+    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
@@ -27,13 +27,14 @@ RANKS = (
     "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base"
-    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher rows database record ledger progress"
-    " reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher status signals run_lock",
+    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
+    " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
+    " status signals run_lock host_readings gate",
     "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",
-    "alarm roster distributor",
+    "roster distributor",
     "terminal manifest assembly run_files run campaign cli check console"
     " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"

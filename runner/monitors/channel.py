@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.incidents import Incident
-from runner.monitors.base import AbstractMonitor
+from runner.monitors.listener import Listener
 from runner.submission import Submission
-
-
-class Listener:
-    """A monitor and how it fared; only the monitors' thread writes here."""
-
-    def __init__(self, monitor: AbstractMonitor, name: str) -> None:
-        self.monitor = monitor
-        self.name = name
-        self.opened = False
-        self.open_error: Exception | SystemExit | None = None
-        self.failures: Counter[str] = Counter()
-
-    def overrides(self, method: str) -> bool:
-        """Whether the monitor does anything in `method`; calls to the base class's empty one are never queued."""
-        own = getattr(self.monitor, method)
-        return getattr(own, "__func__", None) is not getattr(AbstractMonitor, method)
-
 
 #: Method, who hears it, with what.
 Call = tuple[str, tuple[Listener, ...], tuple[Any, ...]]

@@ -1,48 +1,56 @@
-"""The monitors' thread: machines publish from many threads, every monitor hears it from one."""
+"""Between machines and monitors: what many threads publish, each monitor hears from a thread of its own."""
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from runner.errors import HostError, UsageError
 from runner.fleet import FleetState
 from runner.incidents import Incident
 from runner.monitors.base import AbstractMonitor
-from runner.monitors.channel import Call, Listener, MonitorChannel
+from runner.monitors.channel import Call, MonitorChannel
+from runner.monitors.listener import Desk, Listener, MonitorThread
 
-FLEET_INTERVAL_S = 0.1
-_log = logging.getLogger(__name__)
+#: How long a monitor may take to open before the others begin without it; a required one is waited for longer.
+OPEN_S = 10.0
+OPEN_REQUIRED_S = 60.0
+#: How long a monitor may stay in one call at the end before it is left behind; a required one, whose `close()` may have much
+#: to write, for ten times as long.
+STALL_S = 60.0
+_REQUIRED_FACTOR = 10
+# While it is waited for the end of a monitor, how often is looked whether it is stuck.
+_LOOK_S = 0.2
 
 
 class _Phase(Enum):
-    #: The thread was not started yet: enter the dispatcher first.
+    #: Enter the dispatcher first.
     NEW = "not started"
     #: Calls are taken and delivered.
     OPEN = "open"
     #: `close()` was called: what waits is still delivered, nothing new is taken.
     CLOSING = "closing"
-    #: The thread has ended.
+    #: Over, in order or by a crash.
     CLOSED = "closed"
 
 
 class MonitorDispatcher:
-    """Own the monitors' thread: open them, tell them everything in order, close them.
+    """Own the monitors' threads: open the monitors, tell each everything in order, close them.
 
-    Guarantees: every call that was published before `close()` is delivered; a monitor that raises costs neither another
-    monitor nor a machine anything. Its first error in each method goes to the log with its traceback and to `on_failure`,
-    later ones are counted. Publishing waits while `capacity` calls wait to be delivered.
+    Guarantees: every call that was published before `close()` is delivered; a monitor that raises or hangs costs neither
+    another monitor nor a machine anything. Its first error in each method goes to the log with its traceback and to
+    `on_failure`, later ones are counted. Publishing waits while `capacity` calls wait for one of those who are to hear it,
+    unless `relent` said otherwise. Monitors are closed one after the other, in the order in which they were opened.
     Threads: one thread enters and closes; everything else may be called from any thread, also by a monitor.
 
     Args:
-        capacity: Calls that may wait; as many again may be under way.
-        on_failure: Told, in the monitors' thread, of each monitor's first error in each method.
+        capacity: Calls that may wait for a monitor; as many again may be under way.
+        on_failure: Told, in the monitor's thread, of each monitor's first error in each method.
+        on_trouble: Called, in the monitor's thread, when `troubles()` has changed because of that monitor's doing; that a
+            monitor is stuck shows in `troubles()` alone.
     """
 
     def __init__(
@@ -50,23 +58,21 @@ class MonitorDispatcher:
         *,
         capacity: int = 4096,
         on_failure: Callable[[AbstractMonitor, BaseException], None] | None = None,
+        on_trouble: Callable[[], None] | None = None,
     ) -> None:
         self._capacity = capacity
         self._on_failure = on_failure
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)  # something to do for the monitors' thread
-        self._room = threading.Condition(self._lock)  # the queue was emptied, or the thread ended
+        self._desk = Desk(
+            on_failure=self._take_failure, on_trouble=on_trouble or (lambda: None), on_crash=self._crashed
+        )
+        self._lock = self._desk.lock
         self._phase = _Phase.NEW
-        self._calls: list[Call] = []
-        self._blocked = 0
-        self._fleet: FleetState | None = None
-        self._fleet_told: FleetState | None = None
-        self._fleet_due_s = 0.0
         self._listeners: list[Listener] = []
-        self._at_work: tuple[str, str, float] | None = None
+        self._fleet: FleetState | None = None
+        self._relents = False
+        self._n_blocked = 0
         self._required_failure: BaseException | None = None
         self._crash: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="monitors")
 
     def __enter__(self) -> Self:
         if self._phase is not _Phase.NEW:
@@ -74,7 +80,6 @@ class MonitorDispatcher:
                 f"MonitorDispatcher entered while it is {self._phase.value}", next_step="make a new one"
             )
         self._phase = _Phase.OPEN
-        self._thread.start()
         return self
 
     def __exit__(
@@ -92,27 +97,34 @@ class MonitorDispatcher:
         """The first error of a monitor whose `required` is true: what the run was for is not complete."""
         return self._required_failure
 
+    def troubles(self) -> Mapping[str, str]:
+        """Which monitors do not keep up, by name, and why: blocked, or stuck in one call for more than `STUCK_S` seconds."""
+        return {one.name: why for one in list(self._listeners) if (why := one.trouble())}
+
     def channel(self, monitors: Iterable[AbstractMonitor]) -> MonitorChannel:
         """Open those of `monitors` that are not open yet, and return what their job's machines publish through.
 
-        A monitor whose `open()` raises is reported and left out from then on.
+        A monitor whose `open()` raises is reported and left out from then on; one that does not come back from it hears
+        everything once it does.
 
         Raises:
             Exception: what the `open()` of a monitor with `required` raised.
+            HostError: a monitor with `required` did not open within a minute.
             UsageError: before the dispatcher was entered and after it was closed.
         """
         listeners = tuple(self._listener(monitor) for monitor in monitors)
-        opened = threading.Event()
-        if threading.current_thread() is self._thread:
-            self._open(listeners, opened)
-        else:
-            self._put(("open", listeners, (opened,)))
-            while not opened.wait(1.0):
-                if not self._thread.is_alive():
-                    raise self._refusal("channel")
-        for listener in listeners:
-            if listener.open_error is not None and listener.monitor.required:
-                raise listener.open_error
+        for one in listeners:
+            if (
+                not one.opened.wait(OPEN_REQUIRED_S if one.monitor.required else OPEN_S)
+                and one.monitor.required
+            ):
+                raise HostError(
+                    f"monitor {one.name} is stuck in {one.stuck_for(0) or 'open'}, and the run is pointless without it",
+                    next_step="look at what it waits for: a disk, a pipe or a network that does not answer",
+                )
+        for one in listeners:
+            if one.open_error is not None and one.monitor.required:
+                raise one.open_error
         return MonitorChannel(tuple(one for one in listeners if one.open_error is None), self._put)
 
     def publish_fleet(self, state: FleetState) -> None:
@@ -121,59 +133,86 @@ class MonitorDispatcher:
         Never waits; the states in between are skipped.
         """
         with self._lock:
-            if self._fleet is None:
-                self._work.notify()
             self._fleet = state
+            for one in self._listeners:
+                if one.overrides("__fleet_change__"):
+                    one.tell_fleet(state)
 
     def publish_incident(self, incident: Incident) -> None:
         """Tell every open monitor of a fault that belongs to no job."""
         with self._lock:
-            listeners = tuple(one for one in self._listeners if one.opened and one.overrides("__incident__"))
+            listeners = tuple(
+                one
+                for one in self._listeners
+                if one.opened.is_set() and one.open_error is None and one.overrides("__incident__")
+            )
         if listeners:
             self._put(("__incident__", listeners, (incident,)))
 
-    def close(self, stall_s: float = 60.0) -> None:
-        """Deliver what waits, close every monitor, end the thread; again does nothing.
+    def relent(self, relents: bool) -> None:
+        """Whether publishing waits for no room: while nothing new begins, what is still to come is bounded by itself."""
+        if relents is not self._relents:
+            with self._lock:
+                self._relents = relents
+                self._desk.room.notify_all()
 
-        Raises:
-            HostError: when a monitor spends more than `stall_s` seconds in one call; its thread is then left behind.
+    @property
+    def settled(self) -> bool:
+        """Whether every monitor was told everything and, where it is `required`, has it written.
+
+        One that is stuck counts as settled, unless it is required.
         """
         with self._lock:
-            if self._phase is _Phase.NEW:
-                self._phase = _Phase.CLOSED
+            return all(map(_settled, self._listeners))
+
+    def close(self, stall_s: float | None = None) -> None:
+        """Deliver what waits, close every monitor, end the threads; again does nothing but wait for those left behind.
+
+        Raises:
+            HostError: when a monitor spends more than `stall_s` seconds (`STALL_S`) in one call; its thread is then left
+                behind, and every other monitor is told everything and closed.
+        """
+        stall_s = STALL_S if stall_s is None else stall_s
+        with self._lock:
             if self._phase is _Phase.OPEN:
                 self._phase = _Phase.CLOSING
-            self._work.notify()
-        if self._thread.ident is None:
-            return
-        while self._thread.is_alive():
-            self._thread.join(min(1.0, stall_s))
-            busy = self._at_work
-            if busy is not None and self._thread.is_alive() and time.monotonic() - busy[2] > stall_s:
-                raise HostError(
-                    f"monitor {busy[0]} has been in {busy[1]} for more than {stall_s:g} s; the run cannot end in order",
-                    next_step="look at what the monitor waits for: a disk, a pipe or a network that does not answer",
-                )
+            while self._n_blocked or not all(
+                one.resting or one.stuck_for(stall_s) for one in self._listeners
+            ):
+                self._desk.rest.wait(min(_LOOK_S, stall_s))
+        left = [stuck for one in self._listeners if (stuck := _end(one, stall_s, self._lock))]
+        self._phase = _Phase.CLOSED
         crash, self._crash = self._crash, None
         if crash is not None:
             raise crash
+        if left:
+            raise HostError(
+                f"{' and '.join(left)} for more than {stall_s:g} s; the run cannot end in order",
+                next_step="look at what the monitor waits for: a disk, a pipe or a network that does not answer",
+            )
 
     def _put(self, call: Call) -> None:
+        method, listeners, args = call
         with self._lock:
-            if self._phase is not _Phase.OPEN and threading.current_thread() is not self._thread:
-                raise self._refusal(call[0])
-            if len(self._calls) >= self._capacity and threading.current_thread() is not self._thread:
-                self._wait_for_room(call[0])
-            self._calls.append(call)
-            if len(self._calls) == 1:
-                self._work.notify()
+            told_by_monitor = isinstance(threading.current_thread(), MonitorThread)
+            if self._phase is not _Phase.OPEN and not (told_by_monitor and self._phase is _Phase.CLOSING):
+                raise self._refusal(method)
+            if not (told_by_monitor or self._has_room(listeners)):
+                self._wait_for_room(method, listeners)
+            for one in listeners:
+                if not one.over:
+                    one.put(method, args)
 
-    def _wait_for_room(self, method: str) -> None:
-        self._blocked += 1  # `close()` waits for those who came before it
+    def _has_room(self, listeners: tuple[Listener, ...]) -> bool:
+        return self._relents or all(len(one.waiting) < self._capacity for one in listeners)
+
+    def _wait_for_room(self, method: str, listeners: tuple[Listener, ...]) -> None:
+        self._n_blocked += 1  # `close()` waits for those who came before it
         try:
-            self._room.wait_for(lambda: len(self._calls) < self._capacity or self._phase is _Phase.CLOSED)
+            self._desk.room.wait_for(lambda: self._has_room(listeners) or self._phase is _Phase.CLOSED)
         finally:
-            self._blocked -= 1
+            self._n_blocked -= 1
+            self._desk.rest.notify_all()
         if self._phase is _Phase.CLOSED:
             raise self._refusal(method)
 
@@ -188,103 +227,48 @@ class MonitorDispatcher:
             for known in self._listeners:
                 if known.monitor is monitor:
                     return known
+            by_monitor = isinstance(threading.current_thread(), MonitorThread)
+            if self._phase is not _Phase.OPEN and not (by_monitor and self._phase is _Phase.CLOSING):
+                raise self._refusal("channel")
             kind = type(monitor).__name__
             number = 1 + sum(type(one.monitor).__name__ == kind for one in self._listeners)
-            self._listeners.append(Listener(monitor, kind if number == 1 else f"{kind}#{number}"))
-            return self._listeners[-1]
+            new = Listener(monitor, kind if number == 1 else f"{kind}#{number}", self._desk)
+            if self._fleet is not None and new.overrides("__fleet_change__"):
+                new.tell_fleet(self._fleet)
+            new.thread.start()
+            self._listeners.append(new)
+            return new
 
-    # All below runs in the monitors' thread.
-
-    def _run(self) -> None:
-        try:
-            while (batch := self._take()) is not None:
-                for method, listeners, args in batch:
-                    if method == "open":
-                        self._open(listeners, *args)
-                    else:
-                        self._deliver(method, listeners, args)
-                    if self._fleet is not None:
-                        self._deliver_fleet()
-                self._deliver_fleet()
-                if not self._calls:
-                    self._deliver_to_open("idle")
-            self._fleet_due_s = 0.0
-            self._deliver_fleet()
-            self._deliver_to_open("close")
-        except BaseException as exc:  # noqa: BLE001 - a bug of ours or of `on_failure`: `close()` raises it
-            self._crash = exc
-        finally:
-            with self._lock:
-                self._phase = _Phase.CLOSED
-                self._room.notify_all()
-            for one in self._listeners:
-                if one.failures:
-                    _log.error("monitor %s failed: %s", one.name, _counts(one.failures))
-
-    def _take(self) -> list[Call] | None:
-        """Wait for calls, and take them all; empty when only the fleet is due, None when all is over."""
-        with self._lock:
-            while True:
-                if self._calls:
-                    batch, self._calls = self._calls, []
-                    self._room.notify_all()
-                    return batch
-                wait_s = None if self._fleet is None else self._fleet_due_s - time.monotonic()
-                if wait_s is not None and wait_s <= 0:
-                    return []
-                if self._phase is not _Phase.OPEN and not self._blocked:
-                    return None
-                self._work.wait(wait_s)
-
-    def _open(self, listeners: Iterable[Listener], opened: threading.Event) -> None:
-        try:
-            for one in listeners:
-                if not one.opened and one.open_error is None:
-                    one.open_error = self._call(one, "open", ())
-                    one.opened = one.open_error is None
-                    if one.opened and self._fleet_told is not None and one.overrides("__fleet_change__"):
-                        self._call(one, "__fleet_change__", (self._fleet_told,))
-        finally:
-            opened.set()
-
-    def _deliver_fleet(self) -> None:
-        now_s = time.monotonic()
-        if self._fleet is None or now_s < self._fleet_due_s:
-            return
-        with self._lock:
-            state, self._fleet = self._fleet, None
-        self._fleet_told = state
-        self._fleet_due_s = now_s + FLEET_INTERVAL_S
-        self._deliver_to_open("__fleet_change__", state)
-
-    def _deliver_to_open(self, method: str, *args: object) -> None:
-        self._deliver(method, [one for one in self._listeners if one.opened and one.overrides(method)], args)
-
-    def _deliver(self, method: str, listeners: Iterable[Listener], args: tuple[Any, ...]) -> None:
-        for one in listeners:
-            self._call(one, method, args)
-
-    def _call(self, one: Listener, method: str, args: tuple[Any, ...]) -> Exception | SystemExit | None:
-        self._at_work = (one.name, method, time.monotonic())
-        try:
-            getattr(one.monitor, method)(*args)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - a monitor is a guest in this thread
-            self._report(one, method, exc)
-            return exc
-        finally:
-            self._at_work = None
-        return None
-
-    def _report(self, one: Listener, method: str, error: Exception | SystemExit) -> None:
-        one.failures[method] += 1
-        if one.monitor.required and self._required_failure is None:
+    def _take_failure(self, monitor: AbstractMonitor, error: BaseException) -> None:
+        if monitor.required and self._required_failure is None:
             self._required_failure = error
-        if one.failures[method] > 1:
-            return
-        _log.error("monitor %s failed in %s; later failures are counted", one.name, method, exc_info=error)
         if self._on_failure is not None:
-            self._on_failure(one.monitor, error)
+            self._on_failure(monitor, error)
+
+    def _crashed(self, error: BaseException) -> None:
+        """What no monitor may do; whoever publishes is refused from now on."""
+        with self._lock:
+            self._crash = self._crash or error
+            self._phase = _Phase.CLOSED
+            self._desk.room.notify_all()
 
 
-def _counts(failures: Counter[str]) -> str:
-    return ", ".join(f"{count} x in {method}" for method, count in failures.items())
+def _settled(one: Listener) -> bool:
+    if one.monitor.required:
+        return one.resting and not one.blocked
+    return one.resting or bool(one.trouble())
+
+
+def _left_behind(one: Listener, stall_s: float) -> str:
+    return one.stuck_for(stall_s * (_REQUIRED_FACTOR if one.monitor.required else 1))
+
+
+def _end(one: Listener, stall_s: float, lock: threading.Lock) -> str:
+    """End a listener's thread; if the monitor is stuck, in what."""
+    with lock:
+        one.end()
+    while one.thread.is_alive():
+        one.thread.join(min(_LOOK_S, stall_s))
+        if one.thread.is_alive() and (stuck := _left_behind(one, stall_s)):
+            return f"monitor {one.name} has been in {stuck},"
+    return ""

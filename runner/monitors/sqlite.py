@@ -11,7 +11,7 @@ from runner.incidents import Incident
 from runner.ledger import Ledger
 from runner.monitors.base import AbstractMonitor
 from runner.parquet import write_parquet
-from runner.record import Begun, Noted, Record, Submitted
+from runner.record import Begun, Entry, Noted, Record, Submitted
 from runner.submission import Submission
 
 
@@ -22,9 +22,9 @@ class SQLiteMonitor(AbstractMonitor):
     runner ends; whatever was reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits.
     Only valid attempts (completed, timeout, rejected) have rows in `jobs` and `events` and labels in `runs`; others have their
     outcome and error. A task set that runs several times has its rows once. A valid run that is in the file already stays as it
-    is; a second one with the same `run_id` and another job table is an error. While the disk is full or the file
-    locked, results wait in memory and are written as soon as they can be. After `close()` the file is complete without any other
-    beside it, and its tables are there as Parquet, too.
+    is; a second one with the same `run_id` and another job table is an error. While the disk is full or the file locked, the
+    monitor is `blocked`: results wait in memory and are written as soon as they can be. After `close()` the file is complete
+    without any other beside it, and its tables are there as Parquet, too.
 
     Args:
         path: The file; added to when it holds data of the same schema. Its folder must exist.
@@ -69,11 +69,11 @@ class SQLiteMonitor(AbstractMonitor):
             number = submission.resumed or self._ledger.n_submissions + 1
             self._numbers[submission.number] = number
             self._ledger.n_submissions = max(self._ledger.n_submissions, number)
-        self._ledger.put(Submitted(replace(submission, number=number)))
+        self._put(Submitted(replace(submission, number=number)))
 
     def __taskset_start__(self, run: Run) -> None:
         self._events[run.machine, run.run_id] = []
-        self._ledger.put(Begun(self._number(run), run))
+        self._put(Begun(self._number(run), run))
 
     def __taskset_event__(self, run: Run, event: Event) -> None:
         if not isinstance(event, JobEvent):
@@ -81,22 +81,25 @@ class SQLiteMonitor(AbstractMonitor):
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
         events = tuple(self._events.pop((run.machine, run.run_id), ()))
-        self._ledger.put(Record(self._number(run), run, result, events))
+        self._put(Record(self._number(run), run, result, events))
 
     def __taskset_stop__(self, run: Run, result: RunResult) -> None:
         self._events.pop((run.machine, run.run_id), None)
-        self._ledger.put(Record(self._number(run), run, result))
+        self._put(Record(self._number(run), run, result))
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
-        self._ledger.put(Record(self._number(run), run, None, error=error))
+        self._put(Record(self._number(run), run, None, error=error))
 
     def __incident__(self, incident: Incident) -> None:
         number = None if incident.submission is None else self._numbers.get(incident.submission)
-        self._ledger.put(Noted(number, incident))
+        self._put(Noted(number, incident))
 
     def idle(self) -> None:
         """Write what waits."""
-        self._ledger.flush()
+        try:
+            self._ledger.flush()
+        finally:
+            self.blocked = self._ledger.blocked
 
     def close(self) -> None:
         """Write what waits, close the file, and write its tables as Parquet.
@@ -109,6 +112,12 @@ class SQLiteMonitor(AbstractMonitor):
         self._ledger.close()
         if self.parquet is not None:
             write_parquet(self.path, self.parquet)
+
+    def _put(self, entry: Entry) -> None:
+        try:
+            self._ledger.put(entry)
+        finally:
+            self.blocked = self._ledger.blocked
 
     def _number(self, run: Run) -> int:
         """The ledger's number of the run's submission; whoever tells of a run only has submitted it thereby."""
