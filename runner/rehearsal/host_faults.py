@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sqlite3
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +23,13 @@ from runner.units import NS_PER_S
 # In MiB: more than a run of a few sets takes, and than it wants to have left.
 _DISK_MIB = 256
 _DAY_S = 86_400
+_PROBE_S = 10.0
+
+
+def _namespace() -> list[str]:
+    """What has a command see file systems of its own; whoever is not root needs to be root of a namespace to mount them."""
+    rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *rights, "--mount"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,14 @@ class DiskFull(Fault):
     holds: ClassVar[bool] = True
 
     def applies_to(self, setup: Setup) -> str:
-        return "" if shutil.which("unshare") else "no file system of its own can be made (unshare)"
+        try:
+            done = subprocess.run(
+                [*_namespace(), "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            return f"no file system of its own can be made: {exc}"
+        refusal = done.stderr.strip() or f"unshare ends with {done.returncode}"
+        return "" if done.returncode == 0 else f"no file system of its own can be made: {refusal}"
 
     def deadline_s(self, setup: Setup, injection: Injection) -> float | None:
         return 5.0
@@ -47,16 +61,16 @@ class DiskFull(Fault):
         folder, inner = shlex.quote(str(run_folder)), shlex.join(command)
         if os.geteuid() != 0:  # whoever may mount here is root here; the run is not
             inner = f"unshare --user --map-user={os.geteuid()} --map-group={os.getegid()} {inner}"
+        carry = "cp -a {0}/. {1}"
         script = (
-            f"mkdir -p {folder} {kept} && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {kept}"
-            f" && cp -a {folder}/. {kept} && mount --move {kept} {folder} || exit 4\n"
+            f"mkdir -p {folder} {kept} && {carry.format(folder, kept)}"
+            f" && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {folder} && {carry.format(kept, folder)} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -f {folder}/ballast; mount --bind {folder} {kept} && umount {folder}"
-            f" && cp -a {kept}/. {folder} && umount {kept} || exit 4\n"
+            f"rm -f {folder}/ballast; {carry.format(folder, kept)} && umount {folder} && {carry.format(kept, folder)}"
+            f" && rm -rf {kept} || exit 4\n"
             "exit $code"
         )
-        rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        return ["unshare", *rights, "--mount", "sh", "-c", script]
+        return [*_namespace(), "sh", "-c", script]
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
         ballast = scene.inside(scene.paths.folder / "ballast")
