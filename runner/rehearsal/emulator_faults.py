@@ -177,14 +177,16 @@ class SnapshotDamaged(Fault):
         for seal in (cache_root() / "snapshots").glob("*/snapshot.json"):
             with suppress(OSError):  # somebody else's, who deletes it just now
                 spoilt = _spoilt(seal.parent, cache / "snapshots" / seal.parent.name, injection.seed)
-                injection.held.append((spoilt, spoilt.stat().st_ino))
+                injection.held.append((spoilt, spoilt.stat().st_mtime_ns))
         injection.begin(Call("", 0), "before the first machine", 0)
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
         return None  # it has happened before
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        return any(not seal.exists() or seal.stat().st_ino != inode for seal, inode in injection.held)
+        return any(
+            not seal.exists() or seal.stat().st_mtime_ns != sealed_ns for seal, sealed_ns in injection.held
+        )
 
 
 def _spoilt(snapshot: Path, copy: Path, seed: int) -> Path:
