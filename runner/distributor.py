@@ -360,8 +360,6 @@ class Distributor:
             fatal = self._roster.ended(machine) or self._queue.error is not None
             if fatal and error is not None:
                 self._give_up(error)
-            elif error is not None:
-                _log.error("%s has failed: %s", machine.name, error)
             self._reconcile()
 
     def _look(self, changed: bool) -> None:
