@@ -66,8 +66,9 @@ class DiskFull(Fault):
             f"mkdir -p {folder} {kept} && {carry.format(folder, kept)}"
             f" && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {folder} && {carry.format(kept, folder)} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -f {folder}/ballast; {carry.format(folder, kept)} && umount {folder} && {carry.format(kept, folder)}"
-            f" && rm -rf {kept} || exit 4\n"
+            f"rm -f {folder}/ballast; {carry.format(folder, kept)} && umount {folder}"
+            # A journal of what was there before does not belong to the data that come there now.
+            f" && find {folder} -mindepth 1 -delete && {carry.format(kept, folder)} && rm -rf {kept} || exit 4\n"
             "exit $code"
         )
         return [*_namespace(), "sh", "-c", script]
