@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from host_setup.account import ensure_account
 from host_setup.check import check_host
 from host_setup.image import ensure_image
 from host_setup.packages import ensure_packages
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _packages(architectures: list[Architecture], *, quiet: bool) -> None:
     installed = ensure_packages(architectures)
+    try:
+        ensure_account()
+    except HostError as error:
+        print(error, file=sys.stderr)
     if not (installed or quiet):
         print("packages: everything is installed")
 
@@ -91,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         "packages",
         parents=[which],
         help="install QEMU and the compilers, if missing",
-        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing.",
+        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
+        "As root: also make the user that QEMU runs as.",
     )
     verbs.add_parser(
         "stem",

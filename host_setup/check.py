@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import socket
@@ -19,9 +20,11 @@ from host_setup.stem import is_current
 from runner.deadline import Deadline
 from runner.errors import RunnerError
 from runner.qemu.architectures import Architecture
+from runner.qemu.confinement import QEMU_USER, qemu_account
 from runner.qemu.host import QemuHost
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
+from runner.qemu.launcher import has_sandbox
 from runner.qemu.probe import choose_acceleration, find_binary, probe_qemu
 from runner.qemu.stem import Stem, StemUnusableError, shim_path
 from runner.specs import Accelerator, Clock, QemuSpec
@@ -83,8 +86,10 @@ def check_host(architectures: Iterable[Architecture], *, report: Callable[[str],
 def _findings(architectures: tuple[Architecture, ...]) -> Iterator[Finding]:
     yield _python()
     yield _guarded("packages", partial(_packages, architectures))
+    yield _user()
     for arch in architectures:
         yield from _qemu(arch)
+        yield _guarded(f"{arch.name} sandbox", partial(_sandbox, arch))
         yield _guarded(f"{arch.name} quick start", partial(_quick_start, arch))
         image = _guarded(f"{arch.name} image", partial(_image, arch))
         yield image
@@ -144,6 +149,38 @@ def _qemu(arch: Architecture) -> Iterator[Finding]:
         if can.snapshots
         else "this QEMU cannot leave RAM in its file",
         next_step="install QEMU 4.0 or newer, or set machines.qemu.snapshot=false (each start is a boot then)",
+    )
+
+
+def _user() -> Finding:
+    account = qemu_account()
+    if account is None:
+        root = os.geteuid() == 0
+        detail = "root: this computer knows no other user" if root else "the runner's own"
+        return Finding(
+            ability="QEMU's user",
+            good=not root,
+            detail=detail,
+            next_step="run as an ordinary user",
+            needed=False,
+        )
+    return Finding(
+        ability="QEMU's user",
+        good=account.name == QEMU_USER,
+        detail=account.name if account.name == QEMU_USER else f"{account.name}, as are others' programs",
+        next_step="python -m host_setup packages",
+        needed=False,
+    )
+
+
+def _sandbox(arch: Architecture) -> Finding:
+    there = has_sandbox(find_binary(QemuSpec(arch=arch.name)))
+    return Finding(
+        ability=f"{arch.name} sandbox",
+        good=there,
+        detail="QEMU can start no program and ask for no rights" if there else "this QEMU has no -sandbox",
+        next_step="install a QEMU built with seccomp, as Debian's is",
+        needed=False,
     )
 
 

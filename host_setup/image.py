@@ -26,6 +26,7 @@ from host_setup.initramfs import own_entries
 from host_setup.sources import GUEST_SOURCES, sources_sha256
 from runner.durable import replace_text
 from runner.errors import HostError
+from runner.private import make_private
 from runner.qemu import image as layout
 from runner.qemu.architectures import Architecture
 from runner.qemu.image import GuestImage, ImageMetadata
@@ -55,7 +56,7 @@ def ensure_image(
         return image
     folder = layout.images_folder(arch.name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         with _locked(folder / ".lock", report):
             # Whoever held the lock before may have built what is wanted.
             if not refresh and (image := _up_to_date(arch, sources)) is not None:
@@ -174,10 +175,9 @@ def _write_image(folder: Path, metadata: ImageMetadata, kernel: bytes, initrd: b
     }
     sizes_bytes = {name: len(content) for name, content in contents.items()}
     contents[layout.METADATA_NAME] = replace(metadata, sizes_bytes=sizes_bytes).to_json().encode()
-    folder.mkdir()
+    make_private(folder)
     for name, content in contents.items():
-        permissions = 0o600 if name in (layout.CLIENT_KEY_NAME, layout.INITRD_NAME) else 0o644
-        with open(os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, permissions), "wb") as file:
+        with open(os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from host_setup.command import run_command
 from runner.errors import HostError
+from runner.private import make_private
 from runner.qemu.stem import shim_path
 
 SOURCE = Path(__file__).parent / "host" / "stem.c"
@@ -72,7 +73,7 @@ def _digest(compiler: str) -> str:
 
 
 def _build(compiler: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(target.parent)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
         made = Path(name) / target.name
         run_command(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runner.errors import HostError, RunnerError, UsageError
 from runner.paths import OUTPUTS, RunPaths, newest_run
+from runner.printable import TerminalFilter
 from runner.qemu.console_link import ConsoleLink, read_link
 
 #: Ctrl-], as in telnet: nothing that a shell or an editor would want.
@@ -40,6 +41,8 @@ def newest_run_with(machine: str, outputs: Path = OUTPUTS) -> Path:
 def attach(link: ConsoleLink, keyboard_fd: int, screen_fd: int) -> bool:
     """Copy between a console and a terminal until Ctrl-] is typed (True) or the machine or the input ends (False).
 
+    The guest can write on the terminal, but not control it.
+
     Raises:
         HostError: the console cannot be opened.
     """
@@ -55,6 +58,7 @@ def attach(link: ConsoleLink, keyboard_fd: int, screen_fd: int) -> bool:
             where=link.pty,
             next_step="attach as the user who started the run",
         ) from exc
+    shown = TerminalFilter()
     with selectors.DefaultSelector() as selector, _closing(console_fd), _raw(keyboard_fd):
         selector.register(console_fd, selectors.EVENT_READ)
         selector.register(keyboard_fd, selectors.EVENT_READ)
@@ -64,7 +68,7 @@ def attach(link: ConsoleLink, keyboard_fd: int, screen_fd: int) -> bool:
                 if not data:
                     return False
                 if key.fd == console_fd:
-                    os.write(screen_fd, data)
+                    os.write(screen_fd, shown.feed(data))
                     continue
                 typed, leave, _ = data.partition(LEAVE)
                 os.write(console_fd, typed)

@@ -141,7 +141,7 @@ class Distributor:
             self._refuse_if_closed("add_job")
             self._n_submissions += 1
             job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
-            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.bounds)
+            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.tries)
         channel.submission(queue.submission)
         with self._changed:
             self._refuse_if_closed("add_job")

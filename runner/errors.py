@@ -25,6 +25,7 @@ import errno
 from enum import StrEnum
 from pathlib import Path
 
+from runner.printable import printable_lines
 from runner.secrets import masked
 
 #: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
@@ -66,12 +67,12 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
-        what = masked(what)
-        super().__init__(what)
-        self.what = what
+        # A guest's own words may be in it, which must not speak to the terminal that shows them.
+        self.what = printable_lines(masked(what))
+        super().__init__(self.what)
         self.next_step = masked(next_step)
-        self.where = masked(where)
-        self.evidence = masked(evidence)
+        self.where = printable_lines(masked(where))
+        self.evidence = printable_lines(masked(evidence))
         self.log_path = log_path
 
     def __str__(self) -> str:

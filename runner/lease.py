@@ -40,6 +40,7 @@ class Series:
         # Repetitions that were never handed out by this queue, the last one first.
         self.fresh = [k for k in range(repeat, 0, -1) if k not in measured]
         self.n_missing = len(self.fresh)
+        self.n_measured = 0
         # Identity -> the repetition that was first to end, and its table, which all others must equal.
         self.tables: dict[str | None, tuple[int, str]] = {}
         for repetition, (identity, table_sha256) in measured.items():

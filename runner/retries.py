@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
+from runner.errors import Fault, RunnerError, fault_of
 from runner.tries import Tries
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ class Retry(Generic[T]):
         repetition, attempt: Of the next try.
         tries: What it has been through.
         due_s: From when on, on the monotonic clock.
-        gives_way: Whether something else should run before it, which tells a sick guest from a set that ruins its guest.
+        gives_way: Whether something else should be measured before it, which tells sick guests from a set that ruins its guests.
     """
 
     of: T
@@ -30,11 +31,19 @@ class Retry(Generic[T]):
     due_s: float = 0.0
     gives_way: bool = False
 
+    def after(self, error: RunnerError, now_s: float) -> Self:
+        """The same, as it has to wait after this error."""
+        match fault_of(error):
+            case Fault.HOST:
+                return replace(self, due_s=now_s + self.tries.pause_s)
+            case fault:
+                return replace(self, gives_way=fault is not None)
+
 
 class Retries(Generic[T]):
     """Measurements that came back, in that order. For one thread at a time.
 
-    Guarantees: none is given out before it is due, nor, while there is anything else, one that gives way before something else was.
+    Guarantees: none is given out before it is due, nor, while there is anything else, one that gives way before something was measured.
     """
 
     def __init__(self) -> None:
@@ -59,13 +68,13 @@ class Retries(Generic[T]):
         """Take out the first that is due, for there is nothing that it could give way to."""
         return self._take(lambda one: one.due_s <= now_s)
 
-    def overtaken(self) -> None:
-        """Something else was given out: those that gave way have done so."""
+    def release(self) -> None:
+        """Something else was measured: those that gave way have done so."""
         self._waiting = [replace(one, gives_way=False) for one in self._waiting]
 
-    def due_s(self) -> float | None:
-        """When the first is due; None: there is none."""
-        return min((one.due_s for one in self._waiting), default=None)
+    def pause_s(self, now_s: float) -> float | None:
+        """Seconds until the first is due; None: there is none."""
+        return min((max(0.0, one.due_s - now_s) for one in self._waiting), default=None)
 
     def _take(self, fits: Callable[[Retry[T]], bool]) -> Retry[T] | None:
         for idx, one in enumerate(self._waiting):

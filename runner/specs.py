@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 #: QEMU's instruction counter gives an instruction a power of two of nanoseconds, at least one.
 FASTEST_MIPS = 1000.0
@@ -94,6 +94,14 @@ class QemuSpec:
         return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX
 
 
+class TryBounds(TypedDict):
+    """How often a task set may be tried, by the kind of failure; as a queue of task sets takes it."""
+
+    max_tries: int
+    max_guest_tries: int
+    max_host_tries: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class MachinePolicy:
     """How patient a machine is.
@@ -126,6 +134,10 @@ class MachinePolicy:
     taskset_timeout_factor: float = 20.0
 
     @property
-    def bounds(self) -> dict[str, Any]:
-        """How often a task set may be tried; arguments of its queue."""
-        return {name: getattr(self, name) for name in ("max_tries", "max_guest_tries", "max_host_tries")}
+    def tries(self) -> TryBounds:
+        """The bounds for attempts."""
+        return {
+            "max_tries": self.max_tries,
+            "max_guest_tries": self.max_guest_tries,
+            "max_host_tries": self.max_host_tries,
+        }

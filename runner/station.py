@@ -55,7 +55,8 @@ class MachineKind:
         """How its machines can be brought back.
 
         On the same guest only where nobody relies on what that guest went through: not where each set is to have a fresh one, nor
-        where results repeat, for a guest that answered garbage is not in the state that a measurement's identity would name.
+        where results repeat (as they do with every mailbox), for a guest that answered garbage is not in the state that a
+        measurement's identity would name.
         """
         if self.open_host is None:
             return frozenset({Recovery.TASK_LOADER})
@@ -123,9 +124,6 @@ class Station:
         """
         if step is Recovery.MESSAGE:
             return self.session.regain(Deadline.after(self._kind.policy.request_timeout_s))
-        # A new session to a mailbox finds the same task loader: only a new guest has another.
-        if step is not Recovery.TASK_LOADER or self.session.reach is Reach.MAILBOX:
-            return False
         self.session.close()
         self._open_session(self._owned)
         return True

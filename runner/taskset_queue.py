@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from runner.errors import Fault, RunnerError, TaskSetError, UnrepeatableError, UsageError, fault_of
+from runner.errors import Fault, RunnerError, TaskSetError, UnrepeatableError, UsageError
 from runner.lease import Job, Lease, Series
 from runner.model import TaskSet
 from runner.progress import KnownSet, Progress, other_set
 from runner.retries import Retries, Retry
 from runner.submission import Submission
+from runner.tries import Experience, Others
 
 
 class TaskSetQueue:
@@ -19,7 +20,7 @@ class TaskSetQueue:
 
     Guarantees: each set is leased `repeat` times, to several machines at once where they ask for it, and is done when all of
     these measurements are; a measurement is leased to one machine at a time. One that was given back comes first when the next
-    is asked for; but if its guest was at fault, one other goes before it, and if this computer was, it waits for a while. After so
+    is asked for; but if its guest failed, others go first until one is measured, and if this computer did, it waits for a while. After as
     many charged attempts as the kind of failure allows its set is bad, and further measurements of it count for nothing. Sets are
     drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory. What an
     earlier runner has ended (the job's `progress`) is not handed out again.
@@ -62,8 +63,8 @@ class TaskSetQueue:
         # The set that was drawn last, while some of its repetitions were never handed out.
         self._current: Series | None = None
         self._clock = clock
-        self._n_measured = 0
         self._again: Retries[Series] = Retries()
+        self._experience = Experience()
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
 
@@ -124,21 +125,12 @@ class TaskSetQueue:
         return lease
 
     def _lease(self) -> Lease | None:
-        retry = self._again.next(self._clock()) or self._first_try()
-        retry = retry or self._again.next_of_all(self._clock())
+        retry = self._again.next(self._clock()) or self._first_try() or self._again.next_of_all(self._clock())
         if retry is None:
             return None
-        self._again.overtaken()
-        series = retry.of
+        of = retry.of
         lease = Lease(
-            self.job,
-            series.taskset,
-            series.set_idx,
-            retry.repetition,
-            retry.attempt,
-            self,
-            series,
-            retry.tries,
+            self.job, of.taskset, of.set_idx, retry.repetition, retry.attempt, self, of, retry.tries
         )
         self._leases.add(lease)
         return lease
@@ -147,8 +139,7 @@ class TaskSetQueue:
     def pause_s(self) -> float | None:
         """Seconds until the first of those that came back may be tried again; None if none waits."""
         with self._lock:
-            due_s = self._again.due_s()
-        return None if due_s is None else max(0.0, due_s - self._clock())
+            return self._again.pause_s(self._clock())
 
     def _first_try(self) -> Retry[Series] | None:
         """A measurement that this queue hands out for the first time."""
@@ -224,7 +215,9 @@ class TaskSetQueue:
         """The measurement was made."""
         with self._lock:
             self._end(lease)
-            self._n_measured += 1
+            self._experience.measured()
+            self._again.release()
+            lease.series.n_measured += 1
             lease.series.n_missing -= 1
             if not lease.series.n_missing and lease.series.given_up_by is None:
                 self.n_done += 1
@@ -238,7 +231,10 @@ class TaskSetQueue:
         with self._lock:
             self._end(lease)
             series = lease.series
-            if self._gives_up(lease, error, charged):
+            gives_up = self._gives_up(lease, error, charged)
+            if charged:
+                self._experience.failed(lease.set_idx, error)
+            if gives_up:
                 self.n_bad += 1
                 self._again.drop(series)
                 if self._current is series:
@@ -253,25 +249,16 @@ class TaskSetQueue:
     def _retry(self, lease: Lease, error: RunnerError, charged: bool) -> Retry[Series]:
         if not charged:
             return Retry(lease.series, lease.repetition, lease.attempt, lease.tries)
-        blamed = lease.tries.blame(error, self._n_others(lease))
-        tries = lease.tries.failed(error, self._n_others(lease))
-        return Retry(
-            lease.series,
-            lease.repetition,
-            lease.attempt + 1,
-            tries,
-            due_s=self._clock() + tries.pause_s if blamed is Fault.HOST else 0.0,
-            gives_way=fault_of(error) is Fault.GUEST,
-        )
+        tries = lease.tries.failed(error, self._others(lease))
+        return Retry(lease.series, lease.repetition, lease.attempt + 1, tries).after(error, self._clock())
 
     def blame(self, lease: Lease, error: RunnerError) -> Fault | None:
         """Whose doing it is that the lease's attempt failed, in the light of what else was measured meanwhile."""
         with self._lock:
-            return lease.tries.blame(error, self._n_others(lease))
+            return lease.tries.blame(error, self._others(lease))
 
-    def _n_others(self, lease: Lease) -> int:
-        """Measurements of other sets so far."""
-        return self._n_measured - (self.repeat - lease.series.n_missing)
+    def _others(self, lease: Lease) -> Others:
+        return self._experience.beside(lease.set_idx, lease.series.n_measured)
 
     def would_be_bad(self, lease: Lease, error: RunnerError, *, charged: bool) -> bool:
         """Whether `give_back` with these arguments gives the set up; it should follow.
@@ -282,7 +269,7 @@ class TaskSetQueue:
             return self._gives_up(lease, error, charged)
 
     def _gives_up(self, lease: Lease, error: RunnerError, charged: bool) -> bool:
-        tries = lease.tries.failed(error, self._n_others(lease))
+        tries = lease.tries.failed(error, self._others(lease))
         if not isinstance(error, TaskSetError) and not (charged and tries.used_up(self.bounds)):
             return False
         series = lease.series

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
 from runner.events import ExitType, JobEvent, JobRecord, RefusedEvent, TaskDoneEvent
 from runner.model import Policy, Task, TaskSet
+from runner.printable import printable
 
 VERSION = 2
 MAX_LINE_BYTES = 4095
@@ -177,7 +178,7 @@ def decode(line: str) -> Message:
             return Hello(
                 _number(fields["spin_ps"], line),
                 _number(fields["cpus"], line),
-                unquote(fields["kernel"]),
+                printable(unquote(fields["kernel"])),
                 fields["realtime"] == "1",
             )
         case "accepted":
@@ -199,7 +200,7 @@ def decode(line: str) -> Message:
             return Pong(fields["token"], _number(fields["t_ns"], line))
         case "error":
             fields = _fields(line, verb, ("code", "detail"))
-            return Refusal(fields["code"], unquote(fields["detail"]))
+            return Refusal(fields["code"], printable(unquote(fields["detail"])))
     raise violation("no message of the protocol", line)
 
 
@@ -285,7 +286,7 @@ def _text(line: bytes) -> str:
         raise ProtocolError(
             f"the task loader sent a line of more than {MAX_LINE_BYTES} bytes", evidence=repr(line[:80])
         )
-    try:
-        return line.decode("ascii")
-    except UnicodeDecodeError:
-        raise ProtocolError("the task loader sent bytes that are no text", evidence=repr(line[:80])) from None
+    # Not even a tab: what is quoted in a log or on a terminal must not speak to it.
+    if line.isascii() and (text := line.decode("ascii")).isprintable():
+        return text
+    raise ProtocolError("the task loader sent bytes that are no text", evidence=repr(line[:80]))

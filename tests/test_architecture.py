@@ -17,16 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors secrets deadline units durable exit_codes holds shortage",
+    "errors secrets deadline units durable printable private exit_codes holds shortage",
     "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
     " resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
-    "hosts qemu.berth qemu.boot qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
+    "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
+    " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
-    " qemu.stem sessions sessions.base"
+    " qemu.stem sessions sessions.base sessions.bounded_socket"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
     " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
     " status signals run_lock host_readings gate",
@@ -96,7 +97,7 @@ LONG = {
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
-    "runner.sessions.ssh": "the one home of Fabric and paramiko",
+    "runner.sessions.ssh": "the home of Fabric and paramiko",
 }
 FUNCTION_LINES = 50
 #: Quantities whose unit must be part of the name.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 
 import pytest
 from hypothesis import example, given
@@ -551,3 +554,36 @@ def test_any_bytes_are_an_answer_or_refused(headers: bytes, table: bytes) -> Non
         replied(region, TWO)
     with pytest.raises(ProtocolError):
         mailbox.read_hello(region)
+
+
+def test_a_region_that_changes_while_it_is_read_gives_the_truth_or_an_error() -> None:
+    """As an emulator that a guest has taken over could do: what was checked is what is used."""
+    taskset = TaskSet(
+        (Task(period_ns=MS, wcet_ns=MS // 10, n_jobs=40), Task(period_ns=2 * MS, wcet_ns=MS // 10, n_jobs=20))
+    )
+    truth, region = answered(taskset), bytearray(answered(taskset))
+    expected = list(mailbox.read_reply(truth, taskset, sequence=1))
+    over = threading.Event()
+    used = [at for at in range(0, len(truth), 8) if any(truth[at : at + 8])]
+
+    def scribble() -> None:
+        random = Random(1)
+        while not over.is_set():
+            at = random.choice(used)
+            region[at : at + 8] = random.choice((bytes(8), b"\xff" * 8, random.randbytes(8)))
+            region[at : at + 8] = truth[at : at + 8]
+
+    scribbler = threading.Thread(target=scribble)
+    scribbler.start()
+    outcomes = Counter[str]()
+    try:
+        for _ in range(300):
+            try:
+                assert list(mailbox.read_reply(region, taskset, sequence=1)) == expected
+                outcomes["whole"] += 1
+            except ProtocolError:
+                outcomes["refused"] += 1
+    finally:
+        over.set()
+        scribbler.join()
+    assert outcomes.total() == 300

@@ -18,6 +18,8 @@ from runner.qemu.command import (
     Wiring,
     build_command,
     check_spec,
+    normal_command,
+    sandboxed,
     snapshot_key,
 )
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
@@ -144,3 +146,18 @@ def test_snapshot_key_changes_with_what_matters_only(tmp_path):
     binary.write_bytes(b"an upgrade")
     others.add(snapshot_key(base, KERNEL, "image"))
     assert len(others | {key}) == 10
+
+
+def test_the_console_may_be_a_file_that_qemu_cannot_open():
+    command = build_command(hardware(), KERNEL, replace(WIRING, console_fd=7, console_log=Path("/a,b/log")))
+    assert command[command.index("-add-fd") + 1] == "fd=7,set=1,opaque=/a,,b/log"
+    assert "pty,id=console,logfile=/dev/fdset/1,logappend=on" in command
+    assert command.index("-add-fd") < command.index("pty,id=console,logfile=/dev/fdset/1,logappend=on")
+
+
+def test_the_sandbox_denies_all_that_it_can_and_is_not_part_of_the_measurement():
+    command = build_command(hardware(), KERNEL, WIRING)
+    denied = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+    assert sandboxed(command) == [command[0], "-sandbox", denied, *command[1:]]
+    assert "sandbox" not in normal_command(hardware())
+    assert "add-fd" not in normal_command(hardware())

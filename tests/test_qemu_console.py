@@ -16,7 +16,7 @@ import pytest
 
 from runner import console
 from runner.deadline import Deadline
-from runner.errors import UsageError
+from runner.errors import ProtocolError, UsageError
 from runner.qemu.console_link import LINK_NAME, read_link, write_link
 from runner.qemu.host import QemuHost
 from runner.specs import Reach
@@ -125,3 +125,16 @@ def test_the_newest_run_with_that_machine_is_taken(tmp_path):
     assert console.newest_run_with("qemu1", tmp_path) == tmp_path / "multirun/2023-01-01/10-00-00/0"
     with pytest.raises(UsageError, match="qemu9"):
         console.newest_run_with("qemu9", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/sda", "/etc/passwd", "/dev/pts/../sda", "/dev/pts/1/x", "/dev/pts/\u0661", ""]
+)
+def test_a_console_is_nothing_but_a_terminal(tmp_path, path):
+    with pytest.raises(ProtocolError, match="terminal"):
+        write_link(tmp_path, path, os.getpid())
+    write_link(tmp_path, "/dev/pts/1", os.getpid())
+    link = tmp_path / LINK_NAME
+    link.write_text(json.dumps({**json.loads(link.read_text()), "pty": path}))
+    with pytest.raises(UsageError, match="does not run"):
+        read_link(tmp_path)

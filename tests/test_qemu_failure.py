@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.qemu.failure import describe_event, describe_exit, explain, tail
+from runner.errors import Fault
+from runner.qemu.failure import (
+    describe_event,
+    describe_exit,
+    explain,
+    fault_of_event,
+    fault_of_exit,
+    tail,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,10 +29,10 @@ from runner.qemu.failure import describe_event, describe_exit, explain, tail
             "machines.qemu.ssh_port",
         ),
         ("qemu: cannot set up guest memory 'ram': Cannot allocate memory", 1, "memory", "memory_mib"),
-        ("qemu: can't open backing store: No space left on device", 1, "space", "RTFLEET_CACHE"),
+        ("qemu: can't open backing store: No space left on device", 1, "memory", "memory_mib"),
         ("qemu: could not open kernel file '/x/vmlinuz': Permission denied", 1, "image", "host_setup image"),
         ("qemu-system-aarch64: could not load kernel '/x/vmlinuz'", 1, "image", "host_setup image"),
-        ("", -signal.SIGBUS, "space", "RTFLEET_CACHE"),
+        ("", -signal.SIGBUS, "memory", "memory_mib"),
         ("qemu: unsupported machine type", 1, "refused", "host_setup check"),
     ],
 )
@@ -32,6 +40,48 @@ def test_causes_come_with_a_next_step(stderr, returncode, cause, hint):
     explanation = explain(stderr, returncode)
     assert cause in explanation.cause
     assert hint in explanation.next_step
+
+
+def test_what_this_computer_lacks_it_may_have_later():
+    assert [
+        explain(words, 1).shortage for words in ("Cannot allocate memory", "could not load kernel", "")
+    ] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("returncode", "fault"),
+    [
+        (1, Fault.GUEST),
+        (0, Fault.GUEST),
+        (-signal.SIGABRT, Fault.GUEST),
+        (-signal.SIGSYS, Fault.GUEST),
+        (-signal.SIGKILL, Fault.HOST),
+        (-signal.SIGTERM, Fault.HOST),
+        (-signal.SIGBUS, Fault.HOST),
+        (-250, Fault.GUEST),
+    ],
+)
+def test_a_crash_is_qemus_own_and_a_signal_somebody_elses(returncode, fault):
+    assert fault_of_exit(returncode) is fault
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("GUEST_PANICKED", {}, Fault.TASKSET),
+        ("WATCHDOG", {"action": "pause"}, Fault.TASKSET),
+        ("SHUTDOWN", {"reason": "guest-reset"}, Fault.TASKSET),
+        ("SHUTDOWN", {"reason": "host-signal"}, Fault.HOST),
+        ("SHUTDOWN", {"reason": "host-qmp-quit"}, Fault.GUEST),
+        ("INTERNAL_ERROR", {}, Fault.GUEST),
+    ],
+)
+def test_what_a_guest_does_is_its_task_sets_doing(name, data, fault):
+    assert fault_of_event(name, data) is fault
 
 
 def test_ends_are_told_in_words():

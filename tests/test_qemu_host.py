@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, GuestDied, HostError, MachineKilled, SessionLost, UsageError
+from runner.errors import (
+    BootFailed,
+    Fault,
+    GuestDied,
+    HostError,
+    HostShortage,
+    MachineKilled,
+    SessionLost,
+    UsageError,
+)
 from runner.hosts import BootKind, HostPhase
 from runner.mailbox import write_request
 from runner.qemu.console_link import read_link
@@ -118,6 +127,7 @@ def test_a_bell_that_does_not_ring_is_given_up_at_the_deadline(tmp_path):
         write_request(host.mailbox, endless(), sequence=1, files={})
         with pytest.raises(SessionLost, match=r"qemu1: .* within 0.5 s of real time") as caught:
             host.run_until_bell(Deadline.after(0.5))
+        assert caught.value.fault is Fault.TASKSET
         assert "machines.policy.taskset_timeout_s" in caught.value.next_step
         assert host.phase is HostPhase.RUNNING
 
@@ -309,7 +319,7 @@ def test_port_in_use_says_so(tmp_path, snapshot):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         # The second machine takes the second port.
         spec = guest_spec(snapshot=snapshot, ssh_port=taken.getsockname()[1] - 1)
-        with QemuHost(spec, "qemu2", tmp_path) as host, pytest.raises(HostError) as caught:
+        with QemuHost(spec, "qemu2", tmp_path) as host, pytest.raises(HostShortage) as caught:
             host.start(Deadline.after(PATIENCE_S))
     assert "port" in caught.value.what
     assert "machines.qemu.ssh_port" in caught.value.next_step
@@ -335,13 +345,25 @@ def test_qemu_that_cannot_run_shows_its_own_words(tmp_path):
         host.start(Deadline.after(PATIENCE_S))
     assert "no such machine today" in str(caught.value)
     assert "code 3" in str(caught.value)
+    assert not isinstance(caught.value, HostShortage), "it would say the same tomorrow"
+
+
+@pytest.mark.parametrize(("number", "fault"), [("KILL", Fault.HOST), ("SEGV", Fault.GUEST)])
+def test_a_qemu_that_is_ended_before_it_runs_is_tried_again(tmp_path, number, fault):
+    broken = tmp_path / "qemu"
+    broken.write_text(f"#!/bin/sh\nkill -{number} $$\n")
+    broken.chmod(0o755)
+    spec = guest_spec(qemu_binary=str(broken), snapshot=False)
+    with QemuHost(spec, "qemu1", tmp_path) as host, pytest.raises(BootFailed, match=number) as caught:
+        host.start(Deadline.after(PATIENCE_S))
+    assert caught.value.fault is fault
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
 def test_more_memory_than_there_is_says_so(tmp_path, monkeypatch, snapshot):
     spec = guest_spec(memory_mib=1 << 27, snapshot=snapshot)
     monkeypatch.setenv("RTFLEET_CACHE", str(tmp_path / "cache"))
-    with QemuHost(spec, "qemu1", tmp_path) as host, pytest.raises(HostError) as caught:
+    with QemuHost(spec, "qemu1", tmp_path) as host, pytest.raises(HostShortage) as caught:
         host.start(Deadline.after(PATIENCE_S))
     assert "no room" in caught.value.what if snapshot else "memory" in caught.value.what
 

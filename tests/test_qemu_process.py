@@ -44,7 +44,7 @@ def test_end_stderr_and_code_are_told(starter, tmp_path):
 
 
 def test_arguments_arrive_as_they_are(starter, tmp_path):
-    # One way goes through a shell, the other through a message: nothing may be expanded, parted or lost.
+    # One way goes through another program, the other through a message: nothing may be expanded, parted or lost.
     nasty = ["", "two words", "$HOME", "`id`", "a'b\"c", "--", "-c", "\n", "*", "ö", "x" * 5000]
     target = tmp_path / "out"
     program = "import sys; open(sys.argv[1], 'w').write(repr(sys.argv[2:]))"

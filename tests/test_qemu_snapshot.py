@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.deadline import Deadline
-from runner.errors import BootFailed, HostError, MachineKilled
+from runner.errors import BootFailed, HostError, HostShortage, MachineKilled
 from runner.qemu.host import QemuHost
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.snapshot import Snapshot, SnapshotStore
@@ -163,7 +163,7 @@ def test_waiting_ends_when_the_other_runner_dies(store, other_runner_makes_it):
 
 
 def test_a_full_disk_is_told_before_it_is_full(store):
-    with pytest.raises(HostError, match="no room") as caught, lease(store, Maker(), memory_bytes=1 << 60):
+    with pytest.raises(HostShortage, match="no room") as caught, lease(store, Maker(), memory_bytes=1 << 60):
         pass
     assert "RTFLEET_CACHE" in caught.value.next_step
 

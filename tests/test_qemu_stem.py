@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.deadline import Deadline
-from runner.errors import GuestDied, HostError
+from runner.errors import GuestDied, HostError, HostShortage
 from runner.qemu.host import QemuHost
 from runner.qemu.stem import PROTOCOL, encode_request, shim_path
 from tests.qemu_guests import PATIENCE_S, eventually, guest_spec, process_exists
@@ -231,7 +231,7 @@ def test_a_runner_without_descriptors_left_is_told_so_and_keeps_what_runs(starte
             while True:
                 taken.append(os.dup(0))
         os.close(taken.pop())  # for the log
-        with pytest.raises(HostError, match="Too many open files"):
+        with pytest.raises(HostShortage, match="Too many open files"):
             starter.start("/bin/sleep", "600")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -56,10 +56,12 @@ class Book:
         self.due_s = 0.0
         self.n_disturbed = 0
 
-    def blamed(self, error: RunnerError, n_others: int) -> Fault | None:
+    def blamed(self, error: RunnerError, n_others: int, n_ruined: int) -> Fault | None:
         fault = getattr(error, "fault", None)
         others_did_well = n_others > self.n_others and self.counts[Fault.TASKSET] + self.counts[Fault.GUEST]
-        return Fault.TASKSET if fault is Fault.GUEST and others_did_well else fault
+        if fault is Fault.GUEST and others_did_well:
+            return Fault.TASKSET
+        return Fault.GUEST if fault is Fault.TASKSET and n_ruined >= 2 else fault
 
 
 def taken(lease: Lease | None) -> Lease:
@@ -77,6 +79,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.held = False
         self.leases: list[Lease] = []
         self.now_s = 0.0
+        self.ruined: defaultdict[int, set[tuple[int, str]]] = defaultdict(set)
         self.books: defaultdict[tuple[int, str, int], Book] = defaultdict(Book)
         self.measured: set[tuple[int, str, int]] = set()
         self.n_measured: Counter[tuple[int, str]] = Counter()
@@ -148,9 +151,11 @@ class QueueMachine(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject, error: RunnerError, charged: bool, asks: bool) -> None:
         lease = self.pick(data)
         book, n_others = self.books[self.key(lease)], self.n_others(lease)
-        blamed = book.blamed(error, n_others)
+        ruined = self.ruined[id(lease.job)]
+        blamed = book.blamed(error, n_others, len(ruined - {self.set_of(lease)}))
         assert lease.queue.blame(lease, error) is blamed
         if charged:
+            ruined |= {self.set_of(lease)} if getattr(error, "fault", None) is Fault.TASKSET else set()
             book.n_charged += 1
             book.n_disturbed += isinstance(error, DisturbedError)
             if blamed is not None:
@@ -204,6 +209,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def end_well(self, lease: Lease) -> None:
         self.queue.done(lease)
+        self.ruined[id(lease.job)].clear()
         self.measured.add(self.key(lease))
         self.n_measured[self.set_of(lease)] += 1
 
@@ -301,18 +307,22 @@ def test_a_source_that_breaks_keeps_what_it_gave() -> None:
 def test_what_comes_back_is_next() -> None:
     three = queue(3)
     first = taken(three.acquire())
-    three.give_back(first, ruined())
+    three.give_back(first, DisturbedError("x"))
     again = taken(three.acquire())
     assert (again.taskset, again.attempt) == (first.taskset, 2)
+    three.give_back(again, ruined(), charged=False)
+    assert taken(three.acquire()).taskset == first.taskset
 
 
-def test_after_a_fault_of_the_guest_another_set_goes_first() -> None:
+@pytest.mark.parametrize("fault", [Fault.GUEST, Fault.TASKSET])
+def test_after_a_guest_that_failed_another_set_goes_first(fault: Fault) -> None:
     """If that one goes well, the guests are not sick."""
     two = queue(2)
     first = taken(two.acquire())
-    two.give_back(first, SessionLost("x"))
+    two.give_back(first, GuestDied("x", fault=fault))
     other = taken(two.acquire())
     assert other.taskset != first.taskset
+    two.done(other)
     again = taken(two.acquire())
     assert (again.taskset, again.attempt) == (first.taskset, 2)
     two.give_back(again, SessionLost("x"))
@@ -329,6 +339,21 @@ def test_a_set_whose_guests_fail_while_others_go_well_is_the_one_to_blame() -> N
         victim = taken(four.acquire())
         assert four.blame(victim, SessionLost("x")) is Fault.TASKSET
         assert four.give_back(victim, SessionLost("x")) == (number == 2)
+
+
+def test_no_set_is_blamed_while_all_ruin_their_guests() -> None:
+    """A damaged snapshot, say: the third set in a row is a witness for the first two."""
+    many = queue(9, max_tries=2)
+    for number, fault in enumerate((Fault.TASKSET, Fault.TASKSET, Fault.GUEST, Fault.GUEST)):
+        lease = taken(many.acquire())
+        assert lease.taskset == one(number + 1)
+        assert many.blame(lease, ruined()) is fault
+        assert not many.give_back(lease, ruined())
+    many.done(taken(many.acquire()))
+    again = taken(many.acquire())
+    assert (again.taskset, many.blame(again, ruined())) == (one(1), Fault.TASKSET)
+    assert many.give_back(again, ruined()), "its second"
+    assert taken(many.acquire()).taskset == one(2)
 
 
 def test_what_this_computer_broke_is_tried_again_after_a_while() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import fabric.exceptions
 import invoke.exceptions
@@ -21,6 +23,7 @@ from paramiko import ssh_exception
 
 from runner.deadline import Deadline
 from runner.errors import (
+    Fault,
     InfrastructureError,
     MachineKilled,
     ProtocolError,
@@ -635,3 +638,220 @@ def test_the_clock_is_asked_for_between_task_sets_only(credentials: SshCredentia
         session.close()
         with pytest.raises(SessionLost, match="not open"):
             session.clock_pair(Deadline.after(10.0))
+
+
+# -- whose doing it is, and back again ---------------------------------------------------------------------------------
+
+
+def ends_when_started(channel: paramiko.Channel, over: threading.Event) -> None:
+    """The task loader dies with the set; the connection stays."""
+    channel.sendall(HELLO)
+    for line in lines_from(channel):
+        if line.startswith("taskset "):
+            name = line.split(" id=")[1].split()[0].encode()
+            channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+            channel.close()
+            over.wait()
+
+
+def hangs_up_when_started(channel: paramiko.Channel, over: threading.Event) -> None:
+    """With the set, the whole connection is gone."""
+    channel.sendall(HELLO)
+    for line in lines_from(channel):
+        if line.startswith("taskset "):
+            name = line.split(" id=")[1].split()[0].encode()
+            channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+            channel.get_transport().sock.shutdown(socket.SHUT_RDWR)
+            over.wait()
+
+
+@pytest.mark.parametrize(
+    ("serve", "fault"),
+    [
+        (task_loader(b""), Fault.TASKSET),
+        (ends_when_started, Fault.TASKSET),
+        (hangs_up_when_started, Fault.GUEST),
+        (task_loader(b"garbage\n"), Fault.GUEST),
+    ],
+    ids=["silent", "ended", "hung up", "garbage"],
+)
+def test_a_set_is_suspected_of_silence_and_not_of_noise(
+    serve: Serve, fault: Fault, credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, serve) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        error = error_of(lambda: list(session.events(Deadline.after(BUDGET_S))))
+    assert isinstance(error, InfrastructureError)
+    assert error.fault is fault
+
+
+def test_a_set_that_never_ran_is_suspected_of_nothing(credentials: SshCredentials, tmp_path: Path) -> None:
+    def deaf(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        over.wait()
+
+    with opened(tmp_path, credentials, deaf) as session:
+        error = error_of(lambda: session.start(SMALL, Deadline.after(BUDGET_S)))
+    assert isinstance(error, InfrastructureError)
+    assert error.fault is Fault.GUEST
+
+
+def noisy(*after_stop: bytes) -> Serve:
+    """A task loader that answers the first set with garbage, and `stop` as it was told to; every other set is well."""
+
+    def serve(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        name, n_sets, token = b"", 0, b""
+        for line in lines_from(channel):
+            if line.startswith("taskset "):
+                name, n_sets = line.split(" id=")[1].split()[0].encode(), n_sets + 1
+                channel.sendall(b"accepted id=" + name + b"\nstart id=" + name + b" t0_ns=0\n")
+                channel.sendall(b"garb\xff\xffage\n" if n_sets == 1 else WHOLE.replace(b"NAME", name))
+            if line.startswith("ping "):
+                token = line.removeprefix("ping token=").encode()
+                for data in after_stop:
+                    channel.sendall(data.replace(b"NAME", name).replace(b"TOKEN", token))
+
+    return serve
+
+
+PONG = b"pong token=TOKEN t_ns=1\n"
+STOPPED = b"end id=NAME t_ns=20 reason=stopped jobs=0 lost=0\n"
+
+
+@pytest.mark.parametrize(
+    "after_stop",
+    [
+        (PONG, STOPPED),
+        (STOPPED, PONG),
+        (b"\xff\n" * 50, JOB, PONG, b"x" * 5000 + b"\n", STOPPED),
+        (b"pong token=other t_ns=1\n", STOPPED, PONG),
+    ],
+    ids=["pong first", "end first", "more garbage", "another pong"],
+)
+def test_a_task_loader_that_stops_and_answers_takes_sets_again(
+    after_stop: tuple[bytes, ...], credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, noisy(*after_stop)) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        assert isinstance(error_of(lambda: list(session.events(Deadline.after(10.0)))), ProtocolError)
+        assert session.regain(Deadline.after(10.0))
+        assert len(run(session, SMALL).jobs) == 1
+
+
+@pytest.mark.parametrize("after_stop", [(), (PONG,), (STOPPED,), (b"pong token=other t_ns=1\n",)])
+def test_a_task_loader_that_does_not_is_given_up_in_time(
+    after_stop: tuple[bytes, ...], credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, noisy(*after_stop)) as session:
+        session.start(SMALL, Deadline.after(10.0))
+        error_of(lambda: list(session.events(Deadline.after(10.0))), within_s=10.0)
+        error = error_of(lambda: session.regain(Deadline.after(BUDGET_S)))
+        assert isinstance(error, SessionLost)
+        assert not session.regain(Deadline.after(BUDGET_S)), "now it is broken"
+
+
+def test_where_nobody_knows_whether_a_set_runs_nobody_asks(
+    credentials: SshCredentials, tmp_path: Path
+) -> None:
+    with opened(tmp_path, credentials, answers(b"garbage\n")) as session:
+        error_of(lambda: session.start(SMALL, Deadline.after(10.0)))
+        assert not session.regain(Deadline.after(10.0))
+
+
+# -- peers that send more than anybody keeps ---------------------------------------------------------------------------
+
+#: Far more than the bounds and all buffers on the way, far less than what a flood brings in the time that a call has.
+KEPT_BYTES_MAX = 64 << 20
+
+
+def flood(connection: socket.socket, over: threading.Event) -> int:
+    """Send until nobody takes it any more, or for long enough; how much it was."""
+    connection.settimeout(1.0)
+    n_bytes = 0
+    with suppress(OSError):
+        while not over.is_set() and n_bytes < 4 * KEPT_BYTES_MAX:
+            n_bytes += connection.send(b"x" * (1 << 16))
+    return n_bytes
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",  # a banner without end
+        b"SSH-2.0-large\r\n" + struct.pack(">I", (1 << 30) + 4),  # a packet of a GiB
+    ],
+)
+def test_a_flood_before_the_log_in_is_not_kept(beginning: bytes, credentials: SshCredentials) -> None:
+    taken: list[int] = []
+
+    def floods(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(beginning)
+        taken.append(flood(connection, over))
+
+    with listening(floods) as address, closing(SshSession(Endpoint(address, credentials))) as session:
+        error = error_of(lambda: session.open(Deadline.after(20.0)))
+    assert isinstance(error, SessionLost)
+    assert taken[0] < KEPT_BYTES_MAX
+
+
+@pytest.mark.parametrize("kind", [94, 95])  # SSH_MSG_CHANNEL_DATA, SSH_MSG_CHANNEL_EXTENDED_DATA
+def test_a_flood_beyond_the_window_is_not_kept(
+    kind: int, credentials: SshCredentials, tmp_path: Path
+) -> None:
+    """The library tells the peer how much it may send, and does not see to it."""
+    taken: list[int] = []
+
+    def floods(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        message = paramiko.Message()
+        message.add_byte(bytes([kind]))
+        message.add_int(channel.remote_chanid)
+        if kind == 95:
+            message.add_int(1)
+        message.add_string(b"x" * (1 << 15))
+        n_bytes = 0
+        transport: Any = channel.transport
+        try:
+            while n_bytes < 4 * KEPT_BYTES_MAX and transport.is_active():
+                transport._send_user_message(message)
+                n_bytes += 1 << 15
+        finally:
+            taken.append(n_bytes)
+
+    with (
+        ssh_server(tmp_path, floods) as address,
+        closing(SshSession(Endpoint(address, credentials))) as session,
+    ):
+        session.open(Deadline.after(20.0))
+        end_s = time.monotonic() + 60.0
+        while not taken and time.monotonic() < end_s:
+            time.sleep(0.01)
+    assert taken[0] < KEPT_BYTES_MAX
+
+
+def test_a_peer_has_the_library_write_no_log(
+    credentials: SshCredentials, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would have a line for every packet that it does not know."""
+
+    def serve(channel: paramiko.Channel, over: threading.Event) -> None:
+        channel.sendall(HELLO)
+        transport: Any = channel.transport
+        for code in range(100):
+            message = paramiko.Message()
+            message.add_byte(bytes([95]))
+            message.add_int(channel.remote_chanid)
+            message.add_int(7 + code)
+            message.add_string(b"\x1b[2J")
+            transport._send_user_message(message)
+        channel.sendall(b"".join([b"x" * 10, b"\n"]))
+        over.wait()
+
+    with (
+        ssh_server(tmp_path, serve) as address,
+        closing(SshSession(Endpoint(address, credentials))) as session,
+    ):
+        session.open(Deadline.after(20.0))
+        assert isinstance(error_of(lambda: session.clock_pair(Deadline.after(20.0))), ProtocolError)
+    assert "extended_data" not in caplog.text

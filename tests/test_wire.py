@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner import wire
 from runner.decoder import Decoder
 from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
 from runner.events import (
@@ -533,3 +534,19 @@ def test_what_is_cut_off_or_no_text_is_refused(rest: bytes) -> None:
     assert [next(lines), next(lines)] == ["a", "b"]
     with pytest.raises(ProtocolError):
         next(lines)
+
+
+@pytest.mark.parametrize("line", [b"hello \x1b[2J", b"job\t0", b"\x07", b"end\r", b"\x7f", b"\x9b2J"])
+def test_a_line_that_would_speak_to_a_terminal_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no text") as caught:
+        list(wire.lines_of(iter([line + b"\n"])))
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_nor_does_what_is_written_in_another_way() -> None:
+    hello = f"hello version={wire.VERSION} spin_ps=1 cpus=1 kernel=6%1b%5d0%3bx%07%0a realtime=1"
+    message = wire.decode(hello)
+    assert isinstance(message, wire.Hello)
+    assert message.kernel == "6 ]0;x  "
+    refusal = wire.decode("error code=range detail=a%0a%1b[31mb")
+    assert refusal == wire.Refusal("range", "a  [31mb")

@@ -12,8 +12,9 @@
  * runner's own children, but only fork() leaves glibc with the right thread id, locks and lists in the child.
  *
  * Nothing outlives its parent: the kernel kills the stem with the runner's thread that started it, and the stem's
- * processes with the stem. Processes of one stem share its address layout and stack canary: they are guests of one
- * runner, which trusts no guest with more than another. They have its environment, limits and working folder, too.
+ * processes with the stem; it may, for a stem keeps the runner's user, whatever its processes become. Processes of one
+ * stem share its address layout and stack canary: they are guests of one runner, which trusts no guest with more than
+ * another. They have its environment and working folder, too.
  *
  * The other side, and what the messages mean: runner/qemu/stem.py.
  */
@@ -22,6 +23,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/prctl.h>
 #include <poll.h>
@@ -34,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -42,13 +45,17 @@
 
 #define VARIABLE "RTFLEET_STEM"
 
-enum { PROTOCOL = 1, DESCRIPTORS_MAX = 16, ARGUMENTS_MAX = 1024, TEXT_MAX = 1 << 16 };
+enum { PROTOCOL = 2, DESCRIPTORS_MAX = 16, ARGUMENTS_MAX = 1024, TEXT_MAX = 1 << 16 };
 enum { READY = 1, STARTED = 2, REFUSED = 3, ENDED = 4 };
 
 /* One message: start a process. Descriptors go along, as many as there are numbers. */
 struct request {
     int32_t cpu; /* the only one that it may use; -1: whatever the stem may use */
     uint32_t n_descriptors;
+    int32_t uid, gid; /* as whom it runs; -1: as the stem */
+    int32_t group;    /* the only other group that it has; -1: none */
+    uint32_t n_open;  /* how many files it can have open */
+    uint64_t file_bytes, memory_bytes; /* how long a file, and how much memory of its own; UINT64_MAX: whatever the stem may have */
     int32_t numbers[DESCRIPTORS_MAX]; /* by which it sees them; ascending, above 1 */
     char text[TEXT_MAX];              /* its arguments, each with its NUL */
 };
@@ -220,15 +227,52 @@ static void show_arguments(void)
     fclose(file);
 }
 
-/*
- * In the child: all that lies between a fork and main(). What is to confine a process belongs at its end; whoever changes
- * the user there has to ask for the death signal again, which the kernel forgets then.
- */
-static void become_process(pid_t stem, const sigset_t *signals)
+/* Lower a limit; one that is lower already stays. */
+static void limit(__rlimit_resource_t what, uint64_t most)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    struct rlimit now;
+
+    must(getrlimit(what, &now) == 0, "reading a limit");
+    if (most < now.rlim_max)
+        now.rlim_max = most;
+    if (now.rlim_max < now.rlim_cur)
+        now.rlim_cur = now.rlim_max;
+    must(setrlimit(what, &now) == 0, "lowering a limit");
+}
+
+/* Take away what the process has no need of. As become() in runner/qemu/become.py. */
+static void confine(void)
+{
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_NOFILE, request.n_open);
+    limit(RLIMIT_FSIZE, request.file_bytes);
+    limit(RLIMIT_DATA, request.memory_bytes);
+    signal(SIGXFSZ, SIG_IGN); /* writing too much is an error, not the end */
+    if (request.uid >= 0) {
+        gid_t group = (gid_t)request.group, gid = (gid_t)request.gid;
+        uid_t uid = (uid_t)request.uid;
+
+        must(setgroups(request.group >= 0, &group) == 0, "leaving the groups");
+        must(setresgid(gid, gid, gid) == 0, "changing the group");
+        must(setresuid(uid, uid, uid) == 0, "changing the user");
+        /* That user's other processes, which emulate other guests, may not look into it. */
+        must(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0, "becoming opaque");
+    }
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "giving up new rights");
+}
+
+/* Die with the stem; the kernel forgets that when the user changes. */
+static void tie_to(pid_t stem)
+{
+    must(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "asking for the death signal");
     if (getppid() != stem) /* it died before that was in force */
         _exit(126);
+}
+
+/* In the child: all that lies between a fork and main(). */
+static void become_process(pid_t stem, const sigset_t *signals)
+{
+    tie_to(stem);
     take_descriptors(); /* from here on there is a stderr to complain to */
     must(setsid() >= 0, "leaving the session");
     if (request.cpu >= 0) {
@@ -239,6 +283,8 @@ static void become_process(pid_t stem, const sigset_t *signals)
         must(sched_setaffinity(0, sizeof cpus, &cpus) == 0, "moving to the CPU asked for");
     }
     show_arguments();
+    confine();
+    tie_to(stem);
     must(sigprocmask(SIG_SETMASK, signals, NULL) == 0, "unblocking signals");
 }
 

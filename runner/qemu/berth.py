@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.qemu.bounded_log import old_log, size_bytes
 from runner.qemu.failure import tail
 from runner.qemu.shared_memory import MailboxMemory
 
@@ -49,8 +50,11 @@ class Berth:
 
     def evidence(self, console_start_byte: int = 0) -> str:
         """The last lines of both; of the console's, what comes after `console_start_byte`."""
+        console = self.console_log
+        if size_bytes(console) < console_start_byte:  # it has grown long, and was put aside
+            console = old_log(console)
         parts = (
-            tail(self.console_log, n_lines=12, start_byte=console_start_byte),
+            tail(console, n_lines=12, start_byte=console_start_byte),
             tail(self.stderr_log, n_lines=6),
         )
         return "\n".join(part for part in parts if part)

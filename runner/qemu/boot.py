@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,15 +13,17 @@ from types import MappingProxyType
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, ProtocolError
 from runner.mailbox import NoReply, read_hello
+from runner.private import write_private
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
+from runner.qemu.confinement import for_qemu
 from runner.qemu.emulator import Emulator
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.qmp import Command
 from runner.qemu.saved_state import loadable
-from runner.qemu.shared_memory import MailboxMemory
+from runner.qemu.shared_memory import COPIES, MailboxMemory, Memory
 from runner.qemu.snapshot import Snapshot
-from runner.specs import Reach
+from runner.specs import Accelerator, Reach
 
 #: The QMP event by which a guest says that it is ready: bit 2 of its pvpanic device, written by init when the SSH server
 #: listens; or, where there is a mailbox, bit 1, written by the task loader, at which QEMU pauses the guest then and there.
@@ -28,7 +31,7 @@ BELLS: Mapping[Reach, str] = MappingProxyType(
     {Reach.SSH: "GUEST_CRASHLOADED", Reach.MAILBOX: "GUEST_PANICKED"}
 )
 
-# RAM stays in the file that backs it; only the devices' state (370 KB) goes through the channel.
+# RAM stays in the memory that backs it; only the devices' state (370 KB) goes through the channel.
 _CAPABILITIES = Command(
     "migrate-set-capabilities",
     {"capabilities": [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]},
@@ -45,27 +48,50 @@ class SnapshotRefused(Exception):
 
 
 def boot(
-    berth: Berth, hardware: Hardware, start: KernelBoot, deadline: Deadline, switch: KillSwitch
+    berth: Berth,
+    hardware: Hardware,
+    start: KernelBoot,
+    deadline: Deadline,
+    switch: KillSwitch,
+    *,
+    ram: Memory | None = None,
 ) -> Emulator:
     """Boot a kernel until the guest reports ready, and pause it there.
 
+    Args:
+        ram: Memory for the guest's RAM, to make a snapshot of it; None leaves that to QEMU.
+
     Raises:
+        OSError: the image cannot be read.
         HostError: QEMU cannot run the guest here.
         BootFailed: the guest did not get ready in time, or ended.
         MachineKilled: the switch was pulled.
     """
-    with ExitStack() as half_built, _deaths_as_boot_failures():
-        bell = BELLS[hardware.spec.reach]
-        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch, bell=bell)
-        half_built.enter_context(emulator)
+    with ExitStack() as half_built, _deaths_as_boot_failures(), ExitStack() as held:
+        kernel, initrd = (held.enter_context(COPIES.copy_of(path)) for path in (start.kernel, start.initrd))
+        start = replace(start, kernel=kernel.path, initrd=initrd.path, ram=None if ram is None else ram.path)
+        memories = [kernel, initrd] if ram is None else [kernel, initrd, ram]
+        make = _emulator(hardware, start)
+        emulator = half_built.enter_context(make(berth, deadline=deadline, switch=switch, memories=memories))
         emulator.execute("cont")
-        emulator.wait_for({bell}, deadline, goal="the guest to report ready")
+        emulator.wait_for({BELLS[hardware.spec.reach]}, deadline, goal="the guest to report ready")
         if berth.mailbox is None:
             emulator.execute("stop")
         else:
             _check_hello(emulator, berth.mailbox)
         half_built.pop_all()
     return emulator
+
+
+def _emulator(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> Callable[..., Emulator]:
+    """Makes the QEMU of that hardware."""
+    kvm = hardware.accel is Accelerator.KVM
+    return partial(
+        Emulator,
+        build=partial(build_command, hardware, start),
+        bell=BELLS[hardware.spec.reach],
+        confinement=for_qemu(memory_mib=hardware.spec.memory_mib, kvm=kvm),
+    )
 
 
 def _check_hello(emulator: Emulator, memory: MailboxMemory) -> None:
@@ -79,8 +105,11 @@ def _check_hello(emulator: Emulator, memory: MailboxMemory) -> None:
         ) from exc
 
 
-def save(emulator: Emulator, snapshot: Snapshot, deadline: Deadline) -> None:
-    """Write a paused guest's device state to a new file, and what its mailbox holds to another; its RAM is in place already.
+def save(emulator: Emulator, ram: Memory, snapshot: Snapshot, deadline: Deadline) -> None:
+    """Write a paused guest's RAM, its device state, and what its mailbox holds, to new files.
+
+    Args:
+        ram: What it was booted with.
 
     Raises:
         OSError: the file cannot be made.
@@ -89,8 +118,8 @@ def save(emulator: Emulator, snapshot: Snapshot, deadline: Deadline) -> None:
     """
     with _deaths_as_boot_failures(next_step=_WITHOUT_SNAPSHOT):
         if emulator.berth.mailbox is not None:
-            snapshot.mailbox.write_bytes(emulator.berth.mailbox.content())
-        fd = os.open(snapshot.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            write_private(snapshot.mailbox, emulator.berth.mailbox.content())
+        fd = os.open(snapshot.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             emulator.execute_all(
                 _CAPABILITIES,
@@ -108,6 +137,7 @@ def save(emulator: Emulator, snapshot: Snapshot, deadline: Deadline) -> None:
                 next_step=_WITHOUT_SNAPSHOT,
             )
         snapshot.state.write_bytes(loadable(snapshot.state.read_bytes()))
+        ram.write_to(snapshot.ram)
 
 
 def restore(
@@ -121,11 +151,10 @@ def restore(
         BootFailed: it took too long.
         MachineKilled: the switch was pulled.
     """
-    start = SnapshotRestore(snapshot.ram)
-    with ExitStack() as half_built:
-        bell = BELLS[hardware.spec.reach]
-        emulator = Emulator(berth, partial(build_command, hardware, start), deadline, switch, bell=bell)
-        half_built.enter_context(emulator)
+    with ExitStack() as half_built, COPIES.copy_of(snapshot.ram) as ram:
+        start = SnapshotRestore(ram.path)
+        make = _emulator(hardware, start)
+        emulator = half_built.enter_context(make(berth, deadline=deadline, switch=switch, memories=[ram]))
         try:
             if berth.mailbox is not None:
                 berth.mailbox.refill(snapshot.mailbox.read_bytes())

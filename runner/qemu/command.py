@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,10 @@ _KERNEL_ARGS = (
     # A random stack offset per system call costs 80 µs a call instead of 3.5 while the guest's random pool is unseeded.
     "randomize_kstack_offset=off",
 )
+
+# What QEMU itself, and with it a guest that has broken out of its emulation, may not ask of the kernel any more: to become
+# another user, to start a program, to give itself more of the computer.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # Where the guest's network must survive. An idle guest under sleep=off races through virtual time, 800 to 2,000 times as
 # fast as the wall's, and through the time that its SSH server grants for a log-in: a client that dawdled was thrown out
@@ -63,7 +68,7 @@ class KernelBoot:
         kernel: The kernel's file.
         initrd: The initial RAM disk's file.
         kernel_args: Appended to the usual ones.
-        ram: Keep the guest's RAM in this file, to make a snapshot of it; None keeps it in memory of QEMU's own.
+        ram: Keep the guest's RAM in this memory, to make a snapshot of it; None keeps it in memory of QEMU's own.
     """
 
     kernel: Path
@@ -77,7 +82,7 @@ class SnapshotRestore:
     """Wait for a booted snapshot's device state, over a copy-on-write map of its RAM.
 
     Attributes:
-        ram: The file that holds the RAM; it is not changed.
+        ram: What holds the RAM; it is not changed.
     """
 
     ram: Path
@@ -91,6 +96,8 @@ class Wiring:
         name: The machine's name, for `ps`.
         qmp_fd: Number of the inherited socket on which QEMU speaks QMP.
         console_log: File that receives everything the console shows, after what it holds already.
+        console_fd: Number of the inherited descriptor by which QEMU writes it, who may not be allowed to open it; None has
+            QEMU open the file.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
         mailbox: File that is the mailbox's memory; None where the guest has no mailbox.
     """
@@ -98,6 +105,7 @@ class Wiring:
     name: str
     qmp_fd: int
     console_log: Path
+    console_fd: int | None = None
     ssh_port: int | None = None
     mailbox: Path | None = None
 
@@ -164,6 +172,12 @@ def build_command(hardware: Hardware, start: KernelBoot | SnapshotRestore, wirin
     ]
 
 
+def sandboxed(command: Sequence[str]) -> list[str]:
+    """A command of QEMU's, with the sandbox on, which the guest cannot see."""
+    binary, *options = command
+    return [binary, "-sandbox", _SANDBOX, *options]
+
+
 def normal_command(hardware: Hardware, kernel_args: tuple[str, ...] = ()) -> str:
     """What makes the emulated computer, as text: equal where the commands differ only in what the guest cannot see."""
     mailbox = Path("mailbox") if hardware.spec.reach is Reach.MAILBOX else None
@@ -220,8 +234,18 @@ def _devices(wiring: Wiring) -> list[str]:
         # The bell that the guest rings when it is ready.
         *("-device", "pvpanic-pci"),
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
-        *("-chardev", f"pty,id=console,logfile={_escaped(wiring.console_log)},logappend=on"),
+        *_console(wiring),
         *("-serial", "chardev:console"),
+    ]
+
+
+def _console(wiring: Wiring) -> list[str]:
+    if wiring.console_fd is None:
+        return ["-chardev", f"pty,id=console,logfile={_escaped(wiring.console_log)},logappend=on"]
+    return [
+        # The file's name is for whoever looks at the processes of this computer.
+        *("-add-fd", f"fd={wiring.console_fd},set=1,opaque={_escaped(wiring.console_log)}"),
+        *("-chardev", "pty,id=console,logfile=/dev/fdset/1,logappend=on"),
     ]
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runner.durable import replace_text
-from runner.errors import UsageError
+from runner.errors import ProtocolError, UsageError
 
 LINK_NAME = "console.json"
+
+# Whoever attaches opens it for writing: it must be nothing else.
+_TERMINAL = re.compile(r"/dev/pts/\d{1,10}", re.A)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
 
     Raises:
         OSError: the folder cannot be written.
+        ProtocolError: `pty`, of which QEMU has told, is no terminal.
     """
+    if not _TERMINAL.fullmatch(pty):
+        raise ProtocolError(f"QEMU names {pty!r:.80} as the terminal of its console", where=str(folder))
     path = folder / LINK_NAME
     link = ConsoleLink(pty, pid, _started_ticks(pid) or 0)
     replace_text(path, json.dumps(asdict(link)) + "\n")
@@ -57,7 +64,7 @@ def read_link(folder: Path) -> ConsoleLink:
         link = ConsoleLink(str(fields["pty"]), int(fields["pid"]), int(fields["started_ticks"]))
     except (OSError, ValueError, KeyError, TypeError):
         link = None
-    if link is None or not link.alive:
+    if link is None or not _TERMINAL.fullmatch(link.pty) or not link.alive:
         raise UsageError(
             f"{folder.name} does not run",
             where=str(folder),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from threading import Condition
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,9 @@ from typing import Any, Self
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, HostError, HostShortage, SessionLost
 from runner.qemu.berth import Berth
+from runner.qemu.bounded_log import make_room, open_log, size_bytes
 from runner.qemu.command import Wiring
+from runner.qemu.confinement import Confinement
 from runner.qemu.failure import (
     FATAL_EVENTS,
     describe_event,
@@ -27,15 +29,18 @@ from runner.qemu.failure import (
 )
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.launcher import LAUNCHER
-from runner.qemu.plain_start import start_plainly
 from runner.qemu.process import Launch, Process
 from runner.qemu.qmp import Command, QmpMonitor
+from runner.qemu.shared_memory import Memory
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
 _ANSWER_S = 10.0
 
 # Ending a healthy QEMU by SIGKILL takes 3 ms (measured).
 _SIGKILL_S = 10.0
+
+# A command and the bell that follows it make a handful of events. A guest can ring thousands of times a second.
+_EVENTS_UNASKED_MAX = 1000
 
 # QEMU closes its monitor an instant before its process ends.
 _LOST_BEFORE_EXIT_S = 1.0
@@ -60,6 +65,8 @@ class Emulator:
         switch: KillSwitch,
         *,
         bell: str = "",
+        memories: Sequence[Memory] = (),
+        confinement: Confinement,
     ) -> None:
         """Start QEMU and wait until it takes commands.
 
@@ -67,6 +74,8 @@ class Emulator:
             build: Makes QEMU's command.
             switch: Kills QEMU when it is pulled.
             bell: Name of a QMP event by which this guest says what it has to say, and which is not its end therefore.
+            memories: What QEMU's command refers to, beside what `Wiring` does.
+            confinement: What QEMU may do.
 
         Raises:
             HostError: QEMU cannot run here, or not with this command; says why.
@@ -77,14 +86,16 @@ class Emulator:
         self._log = berth.log
         self._switch = switch
         self._fatal = FATAL_EVENTS - {bell}
-        self._console_start_byte = _size_bytes(berth.console_log)
         self._changed = Condition()
-        self._events: deque[tuple[str, Mapping[str, object]]] = deque()
+        self._events: deque[tuple[str, Mapping[str, object]]] = deque(maxlen=_EVENTS_UNASKED_MAX)
+        self._n_unasked = 0
         self._death: GuestDied | None = None
         self._watcher: Callable[[GuestDied], None] | None = None
         self._expected = False
         self._owned = ExitStack()
-        self._process, channel = _start(berth, build)
+        make_room(berth.console_log)
+        self._console_start_byte = size_bytes(berth.console_log)
+        self._process, channel = _start(berth, build, memories, confinement)
         self._seen_stopped = False
         self._monitor = QmpMonitor(berth.name, channel, self._on_event, self._on_lost, self._look)
         self._owned.callback(self._process.join)
@@ -126,6 +137,7 @@ class Emulator:
             ProtocolError: QEMU refused the command.
             MachineKilled: the switch was pulled.
         """
+        self._n_unasked = 0
         try:
             return self._monitor.execute(command, Deadline.after(_ANSWER_S), **arguments)
         except SessionLost as exc:
@@ -137,6 +149,7 @@ class Emulator:
         Raises:
             As `execute`.
         """
+        self._n_unasked = 0
         try:
             self._monitor.execute_all(commands, Deadline.after(_ANSWER_S))
         except SessionLost as exc:
@@ -178,8 +191,9 @@ class Emulator:
                 self._switch.check()
                 if self._death is not None:
                     raise self._death
-                if not self._changed.wait(deadline.remaining_s) and deadline.passed:
+                if deadline.passed:  # also for a guest that keeps saying something else
                     return None
+                self._changed.wait(deadline.remaining_s)
 
     def watch(self, on_death: Callable[[GuestDied], None]) -> None:
         """Have `on_death` called once when QEMU or the guest ends unasked; at once if that has happened."""
@@ -265,6 +279,13 @@ class Emulator:
             self._changed.notify_all()
         if name in self._fatal:
             self._die(describe_event(name, data), fault_of_event(name, data))
+        self._n_unasked += 1
+        if self._n_unasked > _EVENTS_UNASKED_MAX:
+            self._die(
+                f"the guest raised {_EVENTS_UNASKED_MAX} events in a row ({name}) that nobody had asked for",
+                Fault.TASKSET,
+            )
+            self._process.signal(signal.SIGKILL)
 
     def _on_lost(self) -> None:
         """Runs on the monitor's thread as soon as QEMU ends, and after every event, which may say more of its end."""
@@ -304,33 +325,32 @@ class Emulator:
             watcher(death)
 
 
-def _start(berth: Berth, build: Callable[[Wiring], list[str]]) -> tuple[Process, socket.socket]:
+def _start(
+    berth: Berth, build: Callable[[Wiring], list[str]], memories: Sequence[Memory], confinement: Confinement
+) -> tuple[Process, socket.socket]:
     """A new QEMU, and the socket on which it speaks QMP."""
-    with ExitStack() as half_built:
-        ours, theirs = socket.socketpair()
+    with ExitStack() as half_built, ExitStack() as theirs:
+        ours, channel = socket.socketpair()
         half_built.callback(ours.close)
-        with theirs:
-            wiring = Wiring(
-                name=berth.name,
-                qmp_fd=theirs.fileno(),
-                console_log=berth.console_log,
-                ssh_port=berth.ssh_port,
-                mailbox=None if berth.mailbox is None else berth.mailbox.path,
-            )
-            inherited = [wiring.qmp_fd] if berth.mailbox is None else [wiring.qmp_fd, berth.mailbox.fd]
-            launch = Launch(
-                command=tuple(build(wiring)),
-                pass_fds=tuple(inherited),
-                stderr_path=berth.stderr_log,
-                cpu=berth.cpu,
-            )
-            process = start_plainly(launch) if berth.loads_anew else LAUNCHER.start(launch)
+        theirs.callback(channel.close)
+        console_fd = open_log(berth.console_log)
+        theirs.callback(os.close, console_fd)
+        wiring = Wiring(
+            name=berth.name,
+            qmp_fd=channel.fileno(),
+            console_log=berth.console_log,
+            console_fd=console_fd,
+            ssh_port=berth.ssh_port,
+            mailbox=None if berth.mailbox is None else berth.mailbox.path,
+        )
+        shared = [*memories, *([] if berth.mailbox is None else [berth.mailbox])]
+        launch = Launch(
+            command=tuple(build(wiring)),
+            pass_fds=(wiring.qmp_fd, console_fd, *(memory.fd for memory in shared)),
+            stderr_path=berth.stderr_log,
+            cpu=berth.cpu,
+            confinement=confinement,
+        )
+        process = LAUNCHER.start_qemu(launch, anew=berth.loads_anew)
         half_built.pop_all()
     return process, ours
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -37,11 +37,6 @@ _MEMORY = Explanation(
     "lower machines.qemu.memory_mib or machines.count, or free some memory",
     shortage=True,
 )
-_DISK = Explanation(
-    "there is no space left for its RAM file",
-    "free some space, or point RTFLEET_CACHE to a folder that has it",
-    shortage=True,
-)
 _IMAGE = Explanation(
     "the guest image cannot be read",
     "build it again: python -m host_setup image",
@@ -50,8 +45,8 @@ _IMAGE = Explanation(
 # First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c).
 _SIGNS = (
     (re.compile(r"could not set up host forwarding rule", re.I), _PORT),
-    (re.compile(r"no space left on device", re.I), _DISK),
-    (re.compile(r"cannot allocate memory|cannot set up guest memory|unable to map backing store|file too large", re.I), _MEMORY),
+    (re.compile(r"cannot allocate memory|no space left on device|unable to map backing store|file too large", re.I), _MEMORY),
+    (re.compile(r"cannot set up guest memory", re.I), _MEMORY),
     (re.compile(r"could not (load|open|read) (the )?(kernel|initrd|initial ram disk|linux)|error reading initrd", re.I), _IMAGE),
 )  # fmt: skip
 
@@ -72,8 +67,8 @@ def explain(stderr: str, returncode: int) -> Explanation:
         if sign.search(stderr):
             return explanation
     if returncode == -signal.SIGBUS:
-        # The kernel's answer to a write into a mapped file for which the disk has no block left.
-        return _DISK
+        # The kernel's answer to a write into shared memory for which there is no page left.
+        return _MEMORY
     return _UNKNOWN
 
 

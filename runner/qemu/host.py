@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, UsageError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
@@ -23,7 +24,7 @@ from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary
-from runner.qemu.shared_memory import MailboxMemory
+from runner.qemu.shared_memory import MailboxMemory, Memory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
 from runner.recovery import Recovery
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
@@ -123,7 +124,7 @@ class QemuHost(AbstractHost):
         began_s = time.monotonic()
         try:
             self._switch.check()
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
             emulator, kind, accel = self._bring_up(deadline)
             self._emulator = self._owned.enter_context(emulator)
             self._owned.callback(write_link(self._folder, _console_pty(emulator), emulator.pid))
@@ -215,8 +216,8 @@ class QemuHost(AbstractHost):
                 return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
             key = snapshot_key(hardware, self._kernel(), self._image.identity)
             SnapshotStore(cache_root() / "snapshots").discard(key, deadline=deadline, switch=self._switch)
-        berth = self._berth()
-        emulator = boot(berth, hardware, self._kernel(), self._boot_deadline(deadline), self._switch)
+        berth, bound = self._berth(), deadline.at_most(self._spec.boot_timeout_s)
+        emulator = boot(berth, hardware, self._kernel(), bound, self._switch)
         return emulator, BootKind.COLD, accel
 
     def _start_from_snapshot(self, hardware: Hardware, deadline: Deadline) -> Emulator:
@@ -249,12 +250,13 @@ class QemuHost(AbstractHost):
         )
 
     def _make_snapshot(self, hardware: Hardware, deadline: Deadline, snapshot: Snapshot) -> None:
-        bound = self._boot_deadline(deadline)
+        bound = deadline.at_most(self._spec.boot_timeout_s)
         with ExitStack() as booted:
-            memory = booted.enter_context(self._new_memory()) if self._has_mailbox else None
-            berth = Berth(name=self._name, folder=self._folder, mailbox=memory, log_prefix="snapshot-")
-            start = self._kernel(ram=snapshot.ram)
-            save(booted.enter_context(boot(berth, hardware, start, bound, self._switch)), snapshot, bound)
+            mailbox = booted.enter_context(self._new_memory()) if self._has_mailbox else None
+            ram = booted.enter_context(Memory(f"{self._name}-ram", self._spec.memory_mib << 20))
+            berth = Berth(name=self._name, folder=self._folder, mailbox=mailbox, log_prefix="snapshot-")
+            emulator = boot(berth, hardware, self._kernel(), bound, self._switch, ram=ram)
+            save(booted.enter_context(emulator), ram, snapshot, bound)
 
     @property
     def _has_mailbox(self) -> bool:
@@ -277,11 +279,8 @@ class QemuHost(AbstractHost):
             loads_anew=self._recovery is Recovery.PROCESS,
         )
 
-    def _kernel(self, ram: Path | None = None) -> KernelBoot:
-        return KernelBoot(self._image.kernel, self._image.initrd, ram=ram)
-
-    def _boot_deadline(self, deadline: Deadline) -> Deadline:
-        return deadline.at_most(self._spec.boot_timeout_s)
+    def _kernel(self) -> KernelBoot:
+        return KernelBoot(self._image.kernel, self._image.initrd)
 
     def _ssh_port(self) -> int | None:
         """The port to ask QEMU for; 0 for a free one. None: a guest that has a mailbox needs none."""

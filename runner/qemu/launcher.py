@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from runner.errors import HostError
+from runner.qemu.command import sandboxed
 from runner.qemu.plain_start import start_plainly
 from runner.qemu.process import Launch, Process
 from runner.qemu.stem import Stem, StemLostError, StemUnusableError, shim_path
 
 _log = logging.getLogger("runner.qemu.launcher")
+
+_VERSION_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,30 @@ class Launcher:
         self._stems: dict[_Kind, Stem] = {}
         self._n_tenants: Counter[Stem] = Counter()
         self._unusable: set[_Kind] = set()
+        self._sandboxed: dict[tuple[Path, int], bool] = {}
+
+    def start_qemu(self, launch: Launch, *, anew: bool = False) -> Process:
+        """Start a QEMU, in its sandbox where it has one; that one has none is said once.
+
+        Args:
+            anew: Load it from its file rather than fork it from its stem.
+
+        Raises:
+            HostError: when it could not be started.
+        """
+        program = Path(launch.command[0])
+        key = (program, _changed_ns(program))
+        with self._lock:
+            if key not in self._sandboxed:
+                self._sandboxed[key] = has_sandbox(program)
+                if not self._sandboxed[key]:
+                    _log.warning("%s runs without its sandbox: it was built without seccomp", program.name)
+                if launch.confinement.account is None and os.geteuid() == 0:
+                    _log.warning("%s runs as root: there is no other user that it could become", program.name)
+            sandbox = self._sandboxed[key]
+        if sandbox:
+            launch = replace(launch, command=tuple(sandboxed(launch.command)))
+        return start_plainly(launch) if anew else self.start(launch)
 
     def start(self, launch: Launch) -> Process:
         """Start a process.
@@ -59,8 +89,7 @@ class Launcher:
             HostError: when it could not be started.
         """
         program = Path(launch.command[0])
-        changed_ns = program.stat().st_mtime_ns if program.exists() else 0
-        kind = _Kind(program, changed_ns, self._shim())
+        kind = _Kind(program, _changed_ns(program), self._shim())
         for _ in range(2):
             stem = self._enter(kind)
             if stem is None:
@@ -101,6 +130,31 @@ class Launcher:
             if self._stems.get(kind) is stem:
                 del self._stems[kind]
         stem.close()
+
+
+def has_sandbox(binary: Path) -> bool:
+    """Whether a QEMU was built with seccomp; takes as long as linking it does.
+
+    Raises:
+        HostError: it does not even start.
+    """
+    try:
+        # Options are read one after the other: an unknown one ends it before it comes to tell its version.
+        done = subprocess.run(
+            [*sandboxed([str(binary)]), "-version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise HostError(f"QEMU does not start: {exc}", where=str(binary)) from exc
+    # Whatever else is wrong with it will be told when it is started, in its sandbox.
+    return done.returncode == 0 or b"sandbox" not in done.stderr
+
+
+def _changed_ns(program: Path) -> int:
+    return program.stat().st_mtime_ns if program.exists() else 0
 
 
 #: Of this process, which has one command line and one cache.

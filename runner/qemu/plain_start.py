@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 
 from runner.errors import HostError
+from runner.qemu.bounded_log import open_log
+from runner.qemu.confinement import Confinement
 from runner.qemu.process import Launch, Process
 
-# `setpriv` has the kernel send SIGKILL when the runner dies; the shell then leaves if it died before that was in
-# force, for then its parent is another one. Together 1.2 ms, measured; a Python launcher takes 12 ms.
-_TIED_TO_PARENT = (
-    "setpriv",
-    "--pdeathsig",
-    "KILL",
-    "--",
-    "/bin/sh",
-    "-c",
-    'test "$PPID" = "$0" && exec "$@"',
-)
+# Has the kernel kill it when the runner dies, confines it, and becomes QEMU; in 14 ms of CPU time (measured).
+_BECOME = (sys.executable, "-I", "-S", str(Path(__file__).with_name("become.py")))
 
 
 def start_plainly(launch: Launch) -> Process:
@@ -53,9 +47,9 @@ def _keep(launch: Launch, started: Future[Process]) -> None:
     try:
         if launch.cpu is not None:
             os.sched_setaffinity(0, {launch.cpu})  # of this thread, whose child inherits it
-        with launch.stderr_path.open("ab") as stderr:
+        with os.fdopen(open_log(launch.stderr_path), "ab") as stderr:
             child = subprocess.Popen(
-                [*_TIED_TO_PARENT, str(os.getpid()), *launch.command],
+                [*_BECOME, str(os.getpid()), _word(launch.confinement), *launch.command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -69,3 +63,17 @@ def _keep(launch: Launch, started: Future[Process]) -> None:
     process = Process(child.pid, os.pidfd_open(child.pid), release=threading.current_thread().join)
     started.set_result(process)
     process.ended(child.wait())
+
+
+def _word(confinement: Confinement) -> str:
+    """A confinement as one argument of `become`; -1 where nothing is bounded or changed."""
+    account = confinement.account
+    numbers = (
+        None if account is None else account.uid,
+        None if account is None else account.gid,
+        confinement.group,
+        confinement.n_open,
+        confinement.file_bytes,
+        confinement.memory_bytes,
+    )
+    return ",".join("-1" if number is None else str(number) for number in numbers)

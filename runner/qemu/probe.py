@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -14,16 +13,17 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.durable import replace_text
 from runner.errors import BootFailed, HostError
+from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import boot
 from runner.qemu.command import Hardware, KernelBoot, Wiring
+from runner.qemu.confinement import KVM_DEVICE, can_open, for_qemu, qemu_account
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
 from runner.specs import Accelerator, Clock, QemuSpec
 
-_KVM_DEVICE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Under working KVM the guest is up in two or three seconds; one that is not up by then is of no use.
@@ -108,7 +108,7 @@ def probe_qemu(binary: Path, deadline: Deadline) -> QemuAbilities:
                     *options,
                 ]
 
-            return Emulator(berth, build, deadline, switch)
+            return Emulator(berth, build, deadline, switch, confinement=for_qemu())
 
         with bare() as emulator:
             known = {row["capability"] for row in emulator.execute("query-migrate-capabilities")}
@@ -137,8 +137,10 @@ def choose_acceleration(
         return Acceleration(
             Accelerator.TCG, f"KVM runs {arch.name} guests on {arch.kvm_host_machine} hosts only"
         )
-    if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
-        return Acceleration(Accelerator.TCG, f"{_KVM_DEVICE} is missing or may not be opened")
+    account = qemu_account()
+    if not can_open(KVM_DEVICE, account):
+        whose = "" if account is None else f" by {account.name}, as whom QEMU runs"
+        return Acceleration(Accelerator.TCG, f"{KVM_DEVICE} is missing or may not be opened{whose}")
     binary = find_binary(spec)
     memo = cache_root() / "probes" / f"{_kvm_key(binary, image)}.json"
     try:
@@ -146,7 +148,7 @@ def choose_acceleration(
     except (OSError, ValueError, KeyError):
         hardware = Hardware(binary=binary, spec=replace(spec, vcpus=1), arch=arch, accel=Accelerator.KVM)
         found = _try_kvm(hardware, image, deadline.at_most(_KVM_BOOT_S), switch)
-    memo.parent.mkdir(parents=True, exist_ok=True)
+    make_private(memo.parent)
     replace_text(memo, json.dumps({"accel": found.accel.value, "reason": found.reason}) + "\n")
     return found
 

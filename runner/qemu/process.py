@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from runner.deadline import Deadline
+from runner.qemu.confinement import UNCONFINED, Confinement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,14 @@ class Launch:
         pass_fds: File descriptors that it inherits under the same numbers, and no others; they stay the caller's to close.
         stderr_path: File that receives what it says on stderr, after what it holds already.
         cpu: The only CPU of this computer that it may use; None leaves it all that the runner may use.
+        confinement: What else it may do.
     """
 
     command: tuple[str, ...]
     pass_fds: tuple[int, ...]
     stderr_path: Path
     cpu: int | None = None
+    confinement: Confinement = UNCONFINED
 
 
 class Process:

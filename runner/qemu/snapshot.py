@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, HostError, HostShortage
+from runner.private import make_private, write_private
 from runner.qemu.killswitch import KillSwitch
 
 #: Layout of a snapshot's folder; another number makes new snapshots.
@@ -41,7 +42,7 @@ class Snapshot:
 
     @property
     def ram(self) -> Path:
-        """The guest's RAM, mapped copy-on-write by every guest that starts from here."""
+        """The guest's RAM, of which each runner has a copy that its guests map copy-on-write."""
         return self.folder / "ram"
 
     @property
@@ -76,8 +77,8 @@ class Snapshot:
         Raises:
             OSError: they cannot be written.
         """
-        self.mailbox.touch()
-        self.seal.write_text(json.dumps(self._describe()) + "\n", encoding="utf-8")
+        self.mailbox.touch(mode=0o600)
+        write_private(self.seal, f"{json.dumps(self._describe())}\n".encode())
         for path in (self.ram, self.state, self.mailbox, self.seal):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -160,7 +161,7 @@ class SnapshotStore:
         _remove(snapshot.folder)
         partial = Snapshot(self._root / f"{snapshot.folder.name}.partial")
         _remove(partial.folder)
-        # Found now, it is a message; found by QEMU, it is a SIGBUS.
+        # Found now, it costs nobody the time of a boot.
         free_bytes = shutil.disk_usage(self._root).free
         if free_bytes < memory_bytes + _SPARE_BYTES:
             raise HostShortage(
@@ -171,7 +172,7 @@ class SnapshotStore:
             )
         with ExitStack() as half_made:
             half_made.callback(_remove, partial.folder)
-            partial.folder.mkdir()
+            make_private(partial.folder)
             make(partial)
             partial.put_seal()
             partial.folder.rename(snapshot.folder)
@@ -192,7 +193,7 @@ class SnapshotStore:
     def _locked(self, key: str, kind: int, deadline: Deadline, switch: KillSwitch) -> Iterator[None]:
         with ExitStack() as held:
             with self._disk_errors():
-                self._root.mkdir(parents=True, exist_ok=True)
+                make_private(self._root)
                 lock = held.enter_context(self._lock_file(key))
             while True:
                 try:
@@ -210,7 +211,7 @@ class SnapshotStore:
 
     @contextmanager
     def _lock_file(self, key: str) -> Iterator[int]:
-        fd = os.open(self._root / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self._root / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield fd
         finally:

@@ -17,14 +17,17 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from runner.errors import HostError
+from runner.qemu.bounded_log import open_log
+from runner.qemu.confinement import UNCONFINED, Confinement
 from runner.qemu.image import cache_root
 from runner.qemu.process import Launch, Process
 
 # What follows is as in host_setup/host/stem.c.
-PROTOCOL = 1
+PROTOCOL = 2
 _VARIABLE = "RTFLEET_STEM"
 _DESCRIPTORS_MAX = 16
-_REQUEST = struct.Struct(f"=iI{_DESCRIPTORS_MAX}i")
+_REQUEST = struct.Struct(f"=iI3iIQQ{_DESCRIPTORS_MAX}i")
+_UNCHANGED, _UNBOUNDED = -1, (1 << 64) - 1
 _ANSWER = struct.Struct("=3i")
 _READY, _STARTED, _REFUSED, _ENDED = 1, 2, 3, 4
 
@@ -58,8 +61,8 @@ class _Asked:
 class Stem:
     """One program, stopped before its `main()`, in a process of its own that forks on request.
 
-    What is forked differs from what is plainly started in nothing that a guest could see: it has the environment,
-    limits and working folder that the runner had when the stem was made, and shares an address layout with its like.
+    What is forked differs from what is plainly started in nothing that a guest could see: it has the environment
+    and working folder that the runner had when the stem was made, and shares an address layout with its like.
 
     Guarantees: the stem ends with the runner, and its processes with the stem: the kernel sees to both. The end of each
     is told at once, without polling. One thread keeps them all; to it the kernel ties the stem's life.
@@ -110,10 +113,10 @@ class Stem:
             StemLostError: the stem is gone.
         """
         try:
-            with launch.stderr_path.open("ab") as stderr:
+            with os.fdopen(open_log(launch.stderr_path), "ab") as stderr:
                 # stdin and stdout are the stem's own: /dev/null.
                 numbers = [2, *sorted(set(launch.pass_fds))]
-                message = encode_request(launch.command, numbers, launch.cpu)
+                message = encode_request(launch.command, numbers, launch.cpu, launch.confinement)
                 return self._ask(message, [stderr.fileno(), *numbers[1:]], _Asked(release))
         except OSError as exc:
             raise HostError.because(
@@ -258,7 +261,12 @@ class Stem:
             asked.process.set_exception(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
 
-def encode_request(command: Sequence[str], numbers: Sequence[int], cpu: int | None) -> bytes:
+def encode_request(
+    command: Sequence[str],
+    numbers: Sequence[int],
+    cpu: int | None,
+    confinement: Confinement = UNCONFINED,
+) -> bytes:
     """What the stem is sent, beside the descriptors themselves.
 
     Args:
@@ -270,6 +278,16 @@ def encode_request(command: Sequence[str], numbers: Sequence[int], cpu: int | No
     words = [os.fsencode(word) for word in command]
     if any(b"\0" in word for word in words) or len(numbers) > _DESCRIPTORS_MAX:
         raise ValueError(f"no process can be started with {command!r} and {len(numbers)} descriptors")
-    padding = [0] * (_DESCRIPTORS_MAX - len(numbers))
-    head = _REQUEST.pack(-1 if cpu is None else cpu, len(numbers), *numbers, *padding)
+    account, bounds = confinement.account, (confinement.file_bytes, confinement.memory_bytes)
+    head = _REQUEST.pack(
+        _UNCHANGED if cpu is None else cpu,
+        len(numbers),
+        _UNCHANGED if account is None else account.uid,
+        _UNCHANGED if account is None else account.gid,
+        _UNCHANGED if confinement.group is None else confinement.group,
+        confinement.n_open,
+        *(_UNBOUNDED if bound is None else bound for bound in bounds),
+        *numbers,
+        *[0] * (_DESCRIPTORS_MAX - len(numbers)),
+    )
     return head + b"".join(word + b"\0" for word in words)

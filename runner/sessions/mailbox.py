@@ -10,7 +10,7 @@ from runner import mailbox, wire
 from runner.deadline import Deadline
 from runner.errors import Fault, GuestDied, RunnerError, TaskSetError, UsageError
 from runner.events import Event
-from runner.hosts import AbstractHost, HostPhase
+from runner.hosts import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.specs import Reach
@@ -96,11 +96,6 @@ class MailboxSession(AbstractSession):
     def stop(self, deadline: Deadline) -> None:
         """Nothing: the guest hears nothing while it runs, and ends the set at its `stop_ns`."""
         self._check()
-
-    def regain(self, deadline: Deadline) -> bool:
-        """Whether the guest stands at its bell, and so can be written to again."""
-        self._check()
-        return self._running is None and self._host.phase is HostPhase.PAUSED
 
     def close(self) -> None:
         """Nothing is open here: the memory is the host's."""

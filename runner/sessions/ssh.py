@@ -30,6 +30,7 @@ from runner.events import EndEvent, Event
 from runner.hosts import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
+from runner.sessions.bounded_socket import BoundedSocket
 from runner.sessions.ssh_connection import LIBRARY_ERRORS, connection_over, translate
 
 TASK_LOADER = "exec taskloader serve"
@@ -55,9 +56,10 @@ class SshSession(AbstractSession):
     def __init__(self, host: AbstractHost, *, command: str = TASK_LOADER) -> None:
         self._host = host
         self._command = command
-        self._socket: socket.socket | None = None
+        self._socket: BoundedSocket | None = None
         self._connection: fabric.Connection | None = None
         self._channel: paramiko.Channel | None = None
+        self._channels: list[paramiko.Channel] = []
         self._lines: Iterator[str] = iter(())
         self._deadline = Deadline.after(0.0)
         self._silent = Fault.GUEST
@@ -84,14 +86,15 @@ class SshSession(AbstractSession):
             raise self._misused("the session was opened before", "make a new session")
         with self._bounded("opening the session", deadline):
             address, credentials = self._host.ssh_address, self._host.credentials
-            self._socket = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
+            connected = socket.create_connection(address, timeout=deadline.remaining_s or 0.001)
+            self._socket = BoundedSocket(connected)
             # Requests are small and waited for: nothing is gained by collecting them.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connection = connection_over(address, credentials, self._socket, deadline)
             if self._reason is not None:  # an abort that found no socket to shut
                 raise self._reason
             self._connection.open()
-            self._channel = self._connection.create_session()
+            self._channel = self._new_channel(self._connection)
             self._channel.exec_command(self._command)
             self._lines = wire.lines_of(self._chunks())
             message = wire.decode(self._line(deadline))
@@ -139,17 +142,23 @@ class SshSession(AbstractSession):
         with self._bounded("bringing the session back", deadline):
             # Behind an end of line, for something may have been cut off.
             channel.sendall(b"\nstop\n" + wire.ping(token))
-            self._lines = wire.lines_of(self._chunks())
+            self._lines = self._lines_of_any_kind()
             while awaited:
-                try:
+                with suppress(ProtocolError):  # more of the garbage
                     message = wire.decode(self._line(deadline))
-                except ProtocolError:  # more of the garbage
-                    self._lines = wire.lines_of(self._chunks())
-                    continue
-                if not isinstance(message, wire.Pong) or message.token == token:
-                    awaited.discard(type(message))
+                    if not isinstance(message, wire.Pong) or message.token == token:
+                        awaited.discard(type(message))
+        self._lines = wire.lines_of(self._chunks())
         self._decoder = None
         return True
+
+    def _lines_of_any_kind(self) -> Iterator[str]:
+        """What comes, cut into lines, however long or strange; of one without an end only the last bytes are kept."""
+        rest = b""
+        for chunk in self._chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-wire.MAX_LINE_BYTES :]
+            yield from (line.decode("ascii", "replace") for line in lines)
 
     def clock_pair(self, deadline: Deadline) -> ClockPair:
         """Read the guest's clock together with this computer's, between task sets: of several round trips the shortest.
@@ -286,7 +295,7 @@ class SshSession(AbstractSession):
 
     def _upload(self, content: bytes, remote: str) -> None:
         assert self._connection is not None  # noqa: S101 - `start` has asked for the channel
-        channel = self._connection.create_session()
+        channel = self._new_channel(self._connection)
         try:
             part = f"{remote}.part"
             # Names are ours (hex digits): nothing of the user's reaches the shell.
@@ -308,6 +317,17 @@ class SshSession(AbstractSession):
                 raise SessionLost(f"{self._host.name}: the connection broke while an executable was uploaded")
         finally:
             channel.close()
+            self._channels.remove(channel)
+
+    def _new_channel(self, connection: fabric.Connection) -> paramiko.Channel:
+        channel: paramiko.Channel = connection.create_session()
+        self._channels.append(channel)
+        if self._socket is not None:
+            self._socket.unread_bytes = self._unread_bytes
+        return channel
+
+    def _unread_bytes(self) -> int:
+        return sum(len(one.in_buffer) + len(one.in_stderr_buffer) for one in self._channels)
 
     @contextmanager
     def _bounded(self, doing: str, deadline: Deadline) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import socket
 import struct
 
@@ -77,6 +78,10 @@ def connection_over(
             "channel_timeout": budget_s,
         },
     )
+    # What the library has to say, it raises as well; and a guest can have it say something with every packet.
+    quiet = logging.getLogger("runner.sessions.ssh.library")
+    quiet.setLevel(logging.CRITICAL)
+    connection.client.set_log_channel(quiet.name)
     # Fabric accepts any host by default; ours must show the one key that its image holds.
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     entry = host if port == 22 else f"[{host}]:{port}"
