@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from runner.exit_codes import ExitCode
 from runner.qemu.image import cache_root
 from runner.rehearsal.fault import Fault, Injection, needs_guests, needs_seam
 from runner.rehearsal.link import Call
@@ -106,7 +105,7 @@ class MemoryRefused(Fault):
     source: ClassVar[str] = (
         "QEMU says so as it starts, in 0.1 s; a machine that failed often enough has said so, too"
     )
-    exits: ClassVar[frozenset[int]] = frozenset({ExitCode.HOST})
+    n_after: ClassVar[int] = 2  # the next set's emulator is ready already
 
     def applies_to(self, setup: Setup) -> str:
         if reason := needs_guests(setup):
@@ -135,8 +134,8 @@ class MemoryRefused(Fault):
         return ""
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        refused = "memory" in scene.logged(injection).lower()
-        return refused or scene.held(injection) or bool(scene.told(injection, "incident")) or scene.ended
+        words = f"{scene.logged(injection)}{scene.held(injection)}".lower()
+        return "memory" in words or bool(scene.told(injection, "incident"))
 
     def heal(self, scene: Scene, injection: Injection) -> None:
         for stem, before in injection.held:

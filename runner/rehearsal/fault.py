@@ -78,6 +78,7 @@ class Fault(ABC):
         source: Why it must be noticed within its deadline.
         moments: The calls of a run upon which it can happen.
         exits: How a run may end in which it happened, when not with all sets measured.
+        n_after: How many sets must come after the one at which it happens, for it to show.
         holds: Whether no further set is handed over until it was noticed, so that a run of a few sets is not over before.
     """
 
@@ -86,6 +87,7 @@ class Fault(ABC):
     source: ClassVar[str]
     moments: ClassVar[frozenset[str]] = frozenset({"start"})
     exits: ClassVar[frozenset[int]] = frozenset()
+    n_after: ClassVar[int] = 1
     holds: ClassVar[bool] = False
 
     @abstractmethod

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from runner.exit_codes import ExitCode
 from runner.rehearsal.clock_shift import VARIABLE, build, can_be_built, shift
 from runner.rehearsal.fault import Fault, Injection
 from runner.rehearsal.link import Call
@@ -39,7 +38,6 @@ class DiskFull(Fault):
     name: ClassVar[str] = "disk_full"
     what: ClassVar[str] = "no byte is left on the run folder's disk"
     source: ClassVar[str] = "the disk is looked at once a second, and every write tells"
-    exits: ClassVar[frozenset[int]] = frozenset({ExitCode.HOST})
     holds: ClassVar[bool] = True
 
     def applies_to(self, setup: Setup) -> str:
@@ -66,7 +64,7 @@ class DiskFull(Fault):
             f"mkdir -p {folder} {kept} && {carry.format(folder, kept)}"
             f" && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {folder} && {carry.format(kept, folder)} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -f {folder}/ballast; {carry.format(folder, kept)} && umount {folder}"
+            f"rm -rf {folder}/ballast {kept} && mkdir {kept} && {carry.format(folder, kept)} && umount {folder}"
             # A journal of what was there before does not belong to the data that come there now.
             f" && find {folder} -mindepth 1 -delete && {carry.format(kept, folder)} && rm -rf {kept} || exit 4\n"
             "exit $code"
@@ -84,7 +82,7 @@ class DiskFull(Fault):
         return ""
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        return scene.held(injection) or "full" in scene.logged(injection) or scene.ended
+        return any(word in f"{scene.held(injection)}{scene.logged(injection)}" for word in ("disk", "full"))
 
     def heal(self, scene: Scene, injection: Injection) -> None:
         for path in (scene.inside(scene.paths.folder), scene.paths.folder):
@@ -131,7 +129,6 @@ class DatabaseDown(Fault):
     name: ClassVar[str] = "database_down"
     what: ClassVar[str] = "another process holds the data set locked"
     source: ClassVar[str] = "SQLite waits for 0.5 s, and results for 0.2 s to be written together"
-    exits: ClassVar[frozenset[int]] = frozenset({ExitCode.HOST})
 
     def applies_to(self, setup: Setup) -> str:
         return ""
@@ -151,7 +148,7 @@ class DatabaseDown(Fault):
         return ""
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        return scene.held(injection) or "locked" in scene.logged(injection) or scene.ended
+        return "locked" in f"{scene.held(injection)}{scene.logged(injection)}"
 
     def heal(self, scene: Scene, injection: Injection) -> None:
         for other in injection.held:

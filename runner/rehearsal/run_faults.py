@@ -98,7 +98,7 @@ class MonitorStuck(_ToAnyRun):
         return WAIT
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        return scene.held(injection) or "RehearsalMonitor" in scene.logged(injection)
+        return "RehearsalMonitor" in f"{scene.held(injection)}{scene.logged(injection)}"
 
 
 @dataclass(frozen=True)

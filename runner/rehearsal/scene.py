@@ -204,11 +204,10 @@ class Scene:
             return found if isinstance(found, dict) else {}
         return {}
 
-    def held(self, injection: Injection) -> bool:
-        """Whether the run says, since then, that it starts nothing further for want of something."""
-        return bool(self.status().get("held")) or any(
-            call.facts.get("held") for call in self.told(injection, "fleet")
-        )
+    def held(self, injection: Injection) -> str:
+        """Why the run, since then, has said that it starts nothing further; empty if it has not."""
+        told = [str(call.facts.get("held") or "") for call in self.told(injection, "fleet")]
+        return "\n".join(filter(None, [str(self.status().get("held") or ""), *told]))
 
     def logged(self, injection: Injection) -> str:
         """What was logged since a fault happened."""

@@ -64,12 +64,15 @@ def refer(setup: Setup, folder: Path) -> tuple[int, Path]:
 
 
 def planned(faults: Sequence[Fault], n_sets: int, seed: int) -> tuple[Injection, ...]:
-    """When faults happen: each at a set of its own, as far as there are enough, and never at the last if there is another."""
+    """When faults happen: after the first set, and as long before the last as each needs, as far as there are so many."""
     names = "+".join(one.name for one in faults)
     rng = random.Random(f"{seed} {names}")  # noqa: S311 - to be repeated, not to be secret
-    last = max(1, n_sets - 1)
-    places = sorted(rng.randint(min(2, last), last) for _ in faults)
-    return tuple(Injection(fault, at, rng.getrandbits(32)) for fault, at in zip(faults, places, strict=True))
+    return tuple(_planned(fault, n_sets, rng) for fault in faults)
+
+
+def _planned(fault: Fault, n_sets: int, rng: random.Random) -> Injection:
+    last = max(1, n_sets - fault.n_after)
+    return Injection(fault, at=rng.randint(min(2, last), last), seed=rng.getrandbits(32))
 
 
 def attempt(setup: Setup, injections: tuple[Injection, ...], folder: Path, reference: Reference) -> Trial:
