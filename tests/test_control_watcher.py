@@ -17,7 +17,7 @@ from runner.errors import UsageError
 from tests.fleet_samples import eventually
 
 OLD, NEW = "machines: 2\nstate: run\n", "machines: 4\nstate: run\n"
-#: What the operator is promised.
+#: A busy computer may take longer than the second that the operator is promised; reaching this is a hang.
 EFFECT_S = 20.0
 
 
