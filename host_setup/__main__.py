@@ -1,4 +1,4 @@
-"""The command line: `python -m host_setup [packages|stem|image|check] [options]`."""
+"""The command line: `python -m host_setup [packages|stem|image|check|network] [options]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from host_setup.account import ensure_account
 from host_setup.check import check_host
 from host_setup.image import ensure_image
+from host_setup.network import Network
 from host_setup.packages import ensure_packages
 from host_setup.stem import ensure_stem
 from runner.errors import HostError, RunnerError
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "check":
                 return EXIT_OK if check_host(chosen) else EXIT_HOST
             case "packages":
-                _packages(chosen, quiet=False)
+                _packages(chosen, quiet=False, bridge=options.bridge)
+            case "network":
+                return _network(options)
             case "stem":
                 print(f"stem: {ensure_stem()}")
             case "image":
@@ -51,8 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _packages(architectures: list[Architecture], *, quiet: bool) -> None:
-    installed = ensure_packages(architectures)
+def _network(options: argparse.Namespace) -> int:
+    network = Network(options.overrides)
+    match options.action:
+        case "create":
+            network.create(dry_run=options.dry_run)
+        case "remove":
+            network.remove(dry_run=options.dry_run)
+        case _:
+            return EXIT_OK if network.check() else EXIT_HOST
+    return EXIT_OK
+
+
+def _packages(architectures: list[Architecture], *, quiet: bool, bridge: bool = False) -> None:
+    installed = ensure_packages(architectures, bridge=bridge)
     try:
         ensure_account()
     except HostError as error:
@@ -91,13 +106,16 @@ def _parser() -> argparse.ArgumentParser:
         parents=[which],
     )
     parser.set_defaults(arch="arm64")
-    verbs = parser.add_subparsers(dest="verb", metavar="packages|stem|image|check")
-    verbs.add_parser(
+    verbs = parser.add_subparsers(dest="verb", metavar="packages|stem|image|check|network")
+    packages = verbs.add_parser(
         "packages",
         parents=[which],
         help="install QEMU and the compilers, if missing",
         description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
         "As root: also make the user that QEMU runs as.",
+    )
+    packages.add_argument(
+        "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
     )
     verbs.add_parser(
         "stem",
@@ -120,6 +138,17 @@ def _parser() -> argparse.ArgumentParser:
         help="tell what this host can do",
         description="Tell, line by line, what this host can do, and what to do about what it cannot. "
         "Boots a guest or two, so it takes some seconds.",
+    )
+    network = verbs.add_parser(
+        "network",
+        help="make, remove or check the bridge of machines/network=bridge",
+        description="Make a bridge with a tap for each of machines.limit machines and a DHCP server, as the config says; remove what "
+        "was made; or tell line by line what is missing. Making and removing is root's. A bridge that is there is joined.",
+    )
+    network.add_argument("action", choices=("create", "remove", "check"))
+    network.add_argument("--dry-run", action="store_true", help="print the commands, and run none")
+    network.add_argument(
+        "overrides", nargs="*", help="as of python -m runner: machines.limit=20 machines.network.bridge=br1"
     )
     return parser
 

@@ -14,6 +14,8 @@ from runner.errors import HostError
 
 # A network card on PCI; all else that a guest needs is built into Debian's kernels.
 WANTED_MODULES = ("virtio_pci", "virtio_net")
+# By which a guest on a bridge asks for its address; no other guest loads it.
+DHCP_MODULES = ("af_packet",)
 
 # Dropbear accepts a shell only if the system lists it.
 _TEXT_FILES = {
@@ -55,8 +57,10 @@ def own_entries(*, init: bytes, task_loader: bytes) -> list[cpio.Entry]:
 
 def _modules(folder: Path) -> Iterator[cpio.Entry]:
     modules = load_order(folder, WANTED_MODULES)
-    yield cpio.file("lib/modules/order", "".join(f"{module.name}\n" for module in modules).encode())
-    for module in modules:
+    further = load_order(folder, DHCP_MODULES)
+    for order, listed in (("order", modules), ("order-dhcp", further)):
+        yield cpio.file(f"lib/modules/{order}", "".join(f"{module.name}\n" for module in listed).encode())
+    for module in dict.fromkeys((*modules, *further)):
         yield cpio.file(f"lib/modules/{module.name}.ko", module.content)
 
 

@@ -31,6 +31,10 @@ class Requirement:
     program: str | None = None
 
 
+#: What the machines' bridge takes; see `host_setup.network`.
+BRIDGE_REQUIREMENTS = (Requirement("iproute2", "ip"), Requirement("dnsmasq-base", "dnsmasq"))
+
+
 def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ...]:
     """What guests of these architectures take: to build their images, and to run them."""
     needed = [Requirement("make", "make"), Requirement("binutils", "readelf")]
@@ -50,7 +54,7 @@ def missing_packages(needed: Iterable[Requirement]) -> list[str]:
         HostError: when this is no Debian and something is missing.
     """
     needed = list(needed)
-    absent = [one.package for one in needed if one.program and shutil.which(one.program) is None]
+    absent = [one.package for one in needed if one.program and not _is_there(one.program)]
     libraries = [one.package for one in needed if one.program is None]
     if not (absent or libraries):
         return []
@@ -66,14 +70,17 @@ def missing_packages(needed: Iterable[Requirement]) -> list[str]:
 
 
 def ensure_packages(
-    architectures: Iterable[Architecture], *, report: Callable[[str], None] = print
+    architectures: Iterable[Architecture], *, bridge: bool = False, report: Callable[[str], None] = print
 ) -> tuple[str, ...]:
     """Install what is missing, as root or through sudo, and return the packages' names; usually none, quickly.
+
+    Args:
+        bridge: Also what the machines' bridge takes.
 
     Raises:
         HostError: when something is missing and may not be installed (says by which command it could be), or apt fails.
     """
-    missing = missing_packages(requirements(architectures))
+    missing = missing_packages((*requirements(architectures), *(BRIDGE_REQUIREMENTS if bridge else ())))
     if not missing:
         return ()
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
@@ -90,6 +97,11 @@ def ensure_packages(
             next_step=by_hand,
         )
     return tuple(missing)
+
+
+def _is_there(program: str) -> bool:
+    # Debian's users do not have root's folders on their PATH.
+    return shutil.which(program) is not None or shutil.which(program, path="/usr/sbin:/sbin") is not None
 
 
 def _root_prefix(missing: list[str], install: list[str]) -> list[str]:

@@ -18,7 +18,8 @@ from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.excerpt import excerpt
 from runner.model.refusal import member_of
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
+from runner.network import plan_bridge
+from runner.specs import Clock, MachinePolicy, NetworkKind, NetworkSpec, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
@@ -91,8 +92,8 @@ def to_plan(config: DictConfig) -> RunPlan:
         tasksets=_made(config.tasksets, "tasksets"),
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
-        qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,
-        reset=member_of(Reset, machines.reset, "machines.reset"),
+        qemu=_qemu(machines.qemu, reach, to_network(machines)) if machines.host == "qemu" else None,
+        reset=_reset(machines),
         policy=_policy(machines.policy),
         limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
         reserves=_reserves(machines.admission),
@@ -134,7 +135,33 @@ def _check_counts(count: int, limit: int) -> None:
         )
 
 
-def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
+def to_network(machines: DictConfig) -> NetworkSpec:
+    """The frozen form of `machines.network`, checked for as many machines as there may be.
+
+    Raises:
+        UsageError: it contradicts itself or `machines.limit`; names the key in full.
+    """
+    values = {str(key): value for key, value in machines.network.items()}
+    values["kind"] = member_of(NetworkKind, values["kind"], "machines.network.kind")
+    spec = NetworkSpec(**values)
+    if spec.kind is NetworkKind.BRIDGE:
+        _check_counts(machines.count, machines.limit)
+        plan_bridge(spec, machines.limit)
+    return spec
+
+
+def _reset(machines: DictConfig) -> Reset:
+    reset = member_of(Reset, machines.reset, "machines.reset")
+    if reset is Reset.TASKSET and machines.host == "qemu" and machines.network.kind == NetworkKind.BRIDGE:
+        raise UsageError(
+            "machines.reset is taskset, for which a machine has a second guest made ready: on a bridge both would have one address",
+            where="machines.reset",
+            next_step="set machines.reset=machine, or machines/network=user",
+        )
+    return reset
+
+
+def _qemu(config: DictConfig, reach: Reach, network: NetworkSpec) -> QemuSpec:
     values = {str(key): value for key, value in config.items()}
     for key in ("boot_timeout_s", "start_timeout_s"):
         _require_positive(values[key], f"machines.qemu.{key}")
@@ -146,7 +173,7 @@ def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
         )
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
-    return QemuSpec(**values, reach=reach)
+    return QemuSpec(**values, reach=reach, network=network)
 
 
 def _policy(config: DictConfig) -> MachinePolicy:

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
-from runner.specs import MachinePolicy, QemuSpec, Reset
+from runner.specs import MachinePolicy, NetworkSpec, QemuSpec, Reset
 
 
 @dataclass
@@ -134,6 +134,19 @@ class AdmissionConf:
 
 
 @dataclass
+class NetworkConf:
+    """What the machines are connected to; see `runner.specs.NetworkSpec`."""
+
+    kind: str = NetworkSpec.kind.value
+    bridge: str = NetworkSpec.bridge
+    address: str = NetworkSpec.address
+    first_host: str = NetworkSpec.first_host
+    mac_prefix: str = NetworkSpec.mac_prefix
+    tap_prefix: str = NetworkSpec.tap_prefix
+    interface: str | None = None
+
+
+@dataclass
 class MachinesConf:
     """The fleet: how many machines, and what they are made of.
 
@@ -147,6 +160,7 @@ class MachinesConf:
         policy: How patient they are.
         disturbance: For `clock: host`: limits beyond which a measurement is repeated.
         admission: Memory and disk that the run leaves to others.
+        network: What they are connected to.
     """
 
     count: int = 1
@@ -160,6 +174,7 @@ class MachinesConf:
     policy: PolicyConf = field(default_factory=PolicyConf)
     disturbance: DisturbanceConf = field(default_factory=DisturbanceConf)
     admission: AdmissionConf = field(default_factory=AdmissionConf)
+    network: NetworkConf = field(default_factory=NetworkConf)
 
 
 @dataclass
@@ -199,3 +214,4 @@ def register_schemas() -> None:
     for name, schema in monitors.items():
         store.store(group="monitors", name=f"base_{name}", node={name: schema})
     store.store(group="machines", name="base_machines", node=MachinesConf)
+    store.store(group="machines/network", name="base_network", node=NetworkConf)

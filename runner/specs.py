@@ -47,6 +47,38 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
+class NetworkKind(StrEnum):
+    """What a guest's network card is connected to."""
+
+    #: A network of its own, within QEMU: nothing but forwarded ports leads in, nothing out.
+    USER = "user"
+    #: A bridge of this computer, made by `python -m host_setup network`; the guest gets its address by DHCP.
+    BRIDGE = "bridge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """The machines' network; what follows from it for each machine: `runner.network`.
+
+    Attributes:
+        kind: What the machines are connected to; all else is for the bridge.
+        bridge: Its name.
+        address: Its own address with the network's prefix.
+        first_host: Address of machine 1; machine N has the one N - 1 further.
+        mac_prefix: The first five bytes of the cards' addresses; the sixth is the machine's number.
+        tap_prefix: Of the taps' names, which end in the machine's number.
+        interface: A physical interface that is added to the bridge; None: none.
+    """
+
+    kind: NetworkKind = NetworkKind.USER
+    bridge: str = "br0"
+    address: str = "10.200.40.1/21"
+    first_host: str = "10.200.45.1"
+    mac_prefix: str = "0a:06:00:00:00"
+    tap_prefix: str = "rtfleet"
+    interface: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class QemuSpec:
     """Everything that decides how a guest is built and booted; equal specs share a booted snapshot.
@@ -67,6 +99,8 @@ class QemuSpec:
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.
+        network: What its card is connected to. On a bridge it always boots cold: in a snapshot every machine would have the
+            same card and address.
     """
 
     arch: str = "arm64"
@@ -82,6 +116,12 @@ class QemuSpec:
     snapshot: bool = True
     boot_timeout_s: float = 120.0
     start_timeout_s: float = 30.0
+    network: NetworkSpec = NetworkSpec()
+
+    @property
+    def bridged(self) -> bool:
+        """Whether others can send it packets."""
+        return self.network.kind is NetworkKind.BRIDGE
 
     @property
     def icount_shift(self) -> int:
@@ -91,7 +131,7 @@ class QemuSpec:
     @property
     def exact(self) -> bool:
         """Whether nothing but the guest's own past decides what it does: neither the host's clock nor its network."""
-        return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX
+        return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX and not self.bridged
 
 
 class TryBounds(TypedDict):

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
     "errors excerpt secrets deadline units durable terminal_filter private exit_codes holds shortage",
-    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
+    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission"
+    " network",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
@@ -27,7 +28,7 @@ RANKS = (
     "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
-    " qemu.stem sessions sessions.base sessions.bounded_socket"
+    " qemu.stem qemu.tap sessions sessions.base sessions.bounded_socket"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
     " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
     " status signals run_lock host_readings gate",

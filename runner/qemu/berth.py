@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.network import Attachment
 from runner.qemu.bounded_log import old_log, size_bytes
 from runner.qemu.failure import tail
 from runner.qemu.shared_memory import MailboxMemory
@@ -21,6 +22,7 @@ class Berth:
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
         mailbox: The mailbox's memory; None where the guest has none.
         cpu: The CPU of this computer that is its own; None lets it wander.
+        attachment: Its place on the bridge; None: on none.
         log_prefix: Of the files' names in `folder`.
         loads_anew: Whether QEMU is loaded from its file rather than forked from its stem.
     """
@@ -30,6 +32,7 @@ class Berth:
     ssh_port: int | None = None
     mailbox: MailboxMemory | None = None
     cpu: int | None = None
+    attachment: Attachment | None = None
     log_prefix: str = ""
     loads_anew: bool = False
 

@@ -42,6 +42,10 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 # run while it has nothing to do, and is faster without the tick.
 _RACING_KERNEL_ARGS = ("nohz=off",)
 
+# Of the guest's time, for which a guest on a bridge waits for an answer of the DHCP server before it asks again. Under icount an
+# idle guest's minute passes in 60 ms to a second of real time.
+_DHCP_RETRY_S = {Clock.ICOUNT: 60, Clock.HOST: 2}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -90,7 +94,7 @@ class SnapshotRestore:
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """How one QEMU process is tied to its owner; nothing that the guest could see.
+    """How one QEMU process is tied to its owner; nothing that the guest could see, but for the address of a card on a bridge.
 
     Attributes:
         name: The machine's name, for `ps`.
@@ -100,6 +104,8 @@ class Wiring:
             QEMU open the file.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
         mailbox: File that is the mailbox's memory; None where the guest has no mailbox.
+        tap_fd: Number of the inherited descriptor of a tap; None where the guest is on no bridge.
+        mac: Address of its card on the bridge.
     """
 
     name: str
@@ -108,6 +114,8 @@ class Wiring:
     console_fd: int | None = None
     ssh_port: int | None = None
     mailbox: Path | None = None
+    tap_fd: int | None = None
+    mac: str = ""
 
 
 def check_spec(spec: QemuSpec) -> None:
@@ -140,6 +148,12 @@ def check_spec(spec: QemuSpec) -> None:
             f"a mailbox of {spec.mailbox_mib} MiB cannot be mapped: its size must be a power of two",
             where="machines.qemu.mailbox_mib",
             next_step="set 1, 2, 4 …; 64 hold a million jobs",
+        )
+    if spec.bridged and spec.ssh_port is not None:
+        raise UsageError(
+            f"machines.qemu.ssh_port is {spec.ssh_port}, but guests on a bridge have addresses of their own, and no forwarded port",
+            where="machines.qemu.ssh_port",
+            next_step="set it to null, or machines/network=user",
         )
     if spec.vcpus < 1:
         raise UsageError(
@@ -253,6 +267,11 @@ def _network(spec: QemuSpec, wiring: Wiring) -> list[str]:
     """A guest that is asked through its mailbox has no card, unless somebody wants to log in: QEMU's user-mode network
     sends packets of its own at times of the host's, and one boot of four came out differently for them.
     """
+    if spec.bridged:
+        # Without a tap: what the emulated computer is, for whoever compares.
+        tap = "" if wiring.tap_fd is None else f",fd={wiring.tap_fd}"
+        card = f"virtio-net-pci,netdev=net,mac={wiring.mac},guest_announce=off,romfile="
+        return ["-netdev", f"tap,id=net{tap}", "-device", card]
     if spec.reach is Reach.MAILBOX and spec.ssh_port is None:
         return []
     forward = "" if wiring.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"
@@ -287,6 +306,7 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
         f"console={hardware.arch.console}",
         *_KERNEL_ARGS,
         *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is Reach.SSH else ()),
+        *((f"rtfleet.dhcp_retry_s={_DHCP_RETRY_S[spec.clock]}",) if spec.bridged else ()),
         *hardware.arch.kernel_args,
         *start.kernel_args,
     )

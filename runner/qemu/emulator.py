@@ -32,6 +32,7 @@ from runner.qemu.launcher import LAUNCHER
 from runner.qemu.process import Launch, Process
 from runner.qemu.qmp import Command, QmpMonitor
 from runner.qemu.shared_memory import Memory
+from runner.qemu.tap import open_tap
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
 _ANSWER_S = 10.0
@@ -335,6 +336,10 @@ def _start(
         theirs.callback(channel.close)
         console_fd = open_log(berth.console_log)
         theirs.callback(os.close, console_fd)
+        tap_fd = None
+        if berth.attachment is not None:
+            tap_fd = open_tap(berth.attachment.tap)
+            theirs.callback(os.close, tap_fd)
         wiring = Wiring(
             name=berth.name,
             qmp_fd=channel.fileno(),
@@ -342,11 +347,18 @@ def _start(
             console_fd=console_fd,
             ssh_port=berth.ssh_port,
             mailbox=None if berth.mailbox is None else berth.mailbox.path,
+            tap_fd=tap_fd,
+            mac="" if berth.attachment is None else berth.attachment.mac,
         )
         shared = [*memories, *([] if berth.mailbox is None else [berth.mailbox])]
         launch = Launch(
             command=tuple(build(wiring)),
-            pass_fds=(wiring.qmp_fd, console_fd, *(memory.fd for memory in shared)),
+            pass_fds=(
+                wiring.qmp_fd,
+                console_fd,
+                *(() if tap_fd is None else (tap_fd,)),
+                *(memory.fd for memory in shared),
+            ),
             stderr_path=berth.stderr_log,
             cpu=berth.cpu,
             confinement=confinement,

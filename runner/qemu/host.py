@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, UsageError
 from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.network import attachment
 from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
@@ -43,7 +44,7 @@ class QemuHost(AbstractHost):
         """
         Args:
             spec: What to emulate.
-            name: `qemu1`; with a fixed `spec.ssh_port` the number at its end picks the port.
+            name: `qemu1`; the number at its end picks the port of a fixed `spec.ssh_port`, and the place on a bridge.
             folder: The machine's own; receives the console's log and QEMU's stderr. Made if need be.
 
         Raises:
@@ -58,6 +59,8 @@ class QemuHost(AbstractHost):
         self._image = (
             GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
         )
+        self._number = int(found[0]) if (found := re.search(r"[1-9]\d*$", name)) else 1
+        self._attachment = attachment(spec.network, self._number)
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
         self._phase = HostPhase.NEW
@@ -94,6 +97,8 @@ class QemuHost(AbstractHost):
     def ssh_address(self) -> tuple[str, int]:
         if self._emulator is None:
             raise self._wrong("ssh_address", "call start() first")
+        if self._attachment is not None:
+            return str(self._attachment.address), 22
         if self._ssh_port() is None:
             raise self._wrong(
                 "ssh_address", "machines.qemu.ssh_port=2222 forwards a port to a guest with a mailbox"
@@ -211,7 +216,8 @@ class QemuHost(AbstractHost):
         accel = choose_acceleration(self._spec, self._image, deadline, self._switch).accel
         hardware = Hardware(binary=binary, spec=self._spec, arch=self._arch, accel=accel)
         # A KVM guest carries features of the host's CPU along, and boots quickly anyway.
-        if self._spec.snapshot and accel is Accelerator.TCG:
+        # And in a snapshot, machines on a bridge would all have one card and one address.
+        if self._spec.snapshot and accel is Accelerator.TCG and self._attachment is None:
             if self._recovery not in (Recovery.COLD_BOOT, Recovery.PROCESS):
                 return self._start_from_snapshot(hardware, deadline), BootKind.SNAPSHOT, accel
             key = snapshot_key(hardware, self._kernel(), self._image.identity)
@@ -276,6 +282,7 @@ class QemuHost(AbstractHost):
             ssh_port=self._ssh_port(),
             mailbox=self._memory,
             cpu=cpu,
+            attachment=self._attachment,
             loads_anew=self._recovery is Recovery.PROCESS,
         )
 
@@ -286,8 +293,7 @@ class QemuHost(AbstractHost):
         """The port to ask QEMU for; 0 for a free one. None: a guest that has a mailbox needs none."""
         if self._spec.ssh_port is None:
             return None if self._has_mailbox else 0
-        number = re.search(r"[1-9]\d*$", self._name)
-        return self._spec.ssh_port + (int(number[0]) - 1 if number else 0)
+        return self._spec.ssh_port + self._number - 1
 
     def _wrong(self, method: str, next_step: str) -> UsageError:
         return UsageError(

@@ -22,7 +22,7 @@ from runner.qemu.confinement import KVM_DEVICE, can_open, for_qemu, qemu_account
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root
 from runner.qemu.killswitch import KillSwitch
-from runner.specs import Accelerator, Clock, QemuSpec
+from runner.specs import Accelerator, Clock, NetworkSpec, QemuSpec
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -168,6 +168,8 @@ def remembered(memo: Path) -> Acceleration | None:
 
 
 def _try_kvm(hardware: Hardware, image: GuestImage, deadline: Deadline, switch: KillSwitch) -> Acceleration:
+    # On no bridge, where it would take a machine's place.
+    hardware = replace(hardware, spec=replace(hardware.spec, network=NetworkSpec()))
     with tempfile.TemporaryDirectory(prefix="rtfleet-kvm-") as folder:
         berth = Berth(name="kvm-probe", folder=Path(folder))
         try:
