@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from host_setup.account import ensure_account
 from host_setup.check import check_host
@@ -15,6 +16,8 @@ from host_setup.stem import ensure_stem
 from runner.errors import HostError, RunnerError
 from runner.qemu.architectures import ARCHITECTURES, Architecture
 
+_Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_HOST = 4
@@ -24,7 +27,7 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the process's exit code; an error is one screen on standard error."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     chosen = list(ARCHITECTURES.values()) if options.arch == "all" else [ARCHITECTURES[options.arch]]
     try:
         match options.verb:
@@ -52,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; what was there before is untouched", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (options.verb != "network" or any(one.startswith("-") for one in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.verb == "network":
+        # argparse takes all overrides as such only where no option comes between them and the action.
+        options.overrides += rest
+    return options
 
 
 def _network(options: argparse.Namespace) -> int:
@@ -139,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Tell, line by line, what this host can do, and what to do about what it cannot. "
         "Boots a guest or two, so it takes some seconds.",
     )
+    _add_network(verbs)
+    return parser
+
+
+def _add_network(verbs: _Verbs) -> None:
     network = verbs.add_parser(
         "network",
         help="make, remove or check the bridge of machines/network=bridge",
@@ -150,7 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     network.add_argument(
         "overrides", nargs="*", help="as of python -m runner: machines.limit=20 machines.network.bridge=br1"
     )
-    return parser
 
 
 if __name__ == "__main__":

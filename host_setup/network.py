@@ -86,8 +86,8 @@ class Network:
                 self._report(f"kill {server[0]}")
             for step in steps:
                 self._report(shlex.join(step.command))
-            if self._record.folder.exists():
-                self._report(shlex.join(["rm", "-r", str(self._record.folder)]))
+            for words in self._record.deleting if self._record.folder.exists() else ():
+                self._report(shlex.join(words))
             return
         if not self._record.folder.exists():
             self._report(f"network: nothing of {self._plan.bridge} was made here")
@@ -97,7 +97,8 @@ class Network:
             stop_server(self._record.folder)
             for step in steps:
                 _run(step)
-            self._record.delete()
+            for words in self._record.deleting:
+                _run(Step(words))
         self._report(f"network: what was made of {self._plan.bridge} is gone")
 
     def check(self) -> bool:

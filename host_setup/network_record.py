@@ -92,15 +92,11 @@ class NetworkRecord:
         except OSError as exc:
             raise _unusable(exc, self.folder) from exc
 
-    def delete(self) -> None:
-        """Delete the folder and all that is in it, and those above it if nothing else is in them."""
-        for path in self.folder.glob("*"):
-            path.unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent, self.folder.parent.parent):
-            try:
-                folder.rmdir()
-            except OSError:
-                break
+    @property
+    def deleting(self) -> tuple[tuple[str, ...], ...]:
+        """Commands that delete the folder and all that is in it, and those above it if nothing else is in them."""
+        above = (str(self.folder.parent), str(self.folder.parent.parent))
+        return ("rm", "-r", str(self.folder)), ("rmdir", "--ignore-fail-on-non-empty", *above)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

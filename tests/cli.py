@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -20,11 +20,15 @@ def environment(folder: Path, changes: Mapping[str, str] | None = None) -> dict[
 
 
 def run_cli(
-    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m runner` to its end. The run folder is `folder`/run unless the arguments say otherwise."""
+    """`python -m runner` to its end. The run folder is `folder`/run unless the arguments say otherwise.
+
+    Args:
+        within: The words of a command that becomes it.
+    """
     return subprocess.run(
-        [sys.executable, "-m", "runner", *arguments, *_run_folder(arguments)],
+        [*within, sys.executable, "-m", "runner", *arguments, *_run_folder(arguments)],
         cwd=folder,
         env=environment(folder, env),
         capture_output=True,
@@ -36,11 +40,15 @@ def run_cli(
 
 @contextlib.contextmanager
 def started_cli(
-    folder: Path, *arguments: str, stderr: int = subprocess.PIPE, env: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    stderr: int = subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[str]]:
     """`python -m runner` while it runs; killed at the end of the block if it still does."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "runner", *arguments, *_run_folder(arguments)],
+        [*within, sys.executable, "-m", "runner", *arguments, *_run_folder(arguments)],
         cwd=folder,
         env=environment(folder, env),
         stdout=subprocess.PIPE,
