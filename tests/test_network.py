@@ -153,11 +153,6 @@ def test_any_text_is_planned_or_refused(name: str, address: str, first: str, pre
             "machines.qemu.ssh_port",
         ),
         (["machines=ssh", "machines/network=bridge", "machines.limit=256"], "machines.network.mac_prefix"),
-        (
-            ["machines=ssh", "machines/network=bridge", "machines.network.first_host=10.0.0.1"],
-            "machines.network.first_host",
-        ),
-        (["machines=ssh", "machines.network.kind=wifi"], "machines.network.kind"),
     ],
 )
 def test_command_line_refuses_before_anything_runs(tmp_path, overrides, where):

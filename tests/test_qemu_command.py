@@ -22,7 +22,7 @@ from runner.qemu.command import (
     snapshot_key,
 )
 from runner.qemu.contradictions import check_spec
-from runner.specs import Accelerator, Clock, QemuSpec, Reach
+from runner.specs import Accelerator, Clock, NetworkKind, NetworkSpec, QemuSpec, Reach
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,6 +30,8 @@ WIRING = Wiring(
     name="qemu1", qmp_fd=9, console_log=Path("/run/qemu1/console.log"), mailbox=Path("/proc/self/fd/8")
 )
 OVER_SSH = replace(WIRING, mailbox=None, ssh_port=0)
+BRIDGE = NetworkSpec(kind=NetworkKind.BRIDGE)
+ON_BRIDGE = replace(WIRING, mailbox=None, tap_fd=10, mac="0a:06:00:00:00:01")
 KERNEL = KernelBoot(Path("/image/vmlinuz"), Path("/image/initrd.gz"))
 RAM = Path("/snapshots/ab/ram")
 
@@ -46,6 +48,12 @@ def hardware(accel: Accelerator = Accelerator.TCG, **settings: Any) -> Hardware:
         ("cold_arm64", hardware(), KERNEL),
         ("cold_amd64", hardware(arch="amd64", cpu_mips=1000.0), KERNEL),
         ("cold_over_ssh_arm64", hardware(reach=Reach.SSH), KERNEL),
+        ("cold_bridge_arm64", hardware(reach=Reach.SSH, network=BRIDGE), KERNEL),
+        (
+            "cold_bridge_host_clock_amd64",
+            hardware(arch="amd64", clock=Clock.HOST, network=BRIDGE, reach=Reach.SSH),
+            KERNEL,
+        ),
         ("make_snapshot_arm64", hardware(), replace(KERNEL, ram=RAM)),
         ("restore_arm64", hardware(), SnapshotRestore(RAM)),
         (
@@ -57,7 +65,7 @@ def hardware(accel: Accelerator = Accelerator.TCG, **settings: Any) -> Hardware:
 )
 def test_whole_command(name, machine, start):
     # A change of an option changes what is measured: it has to be seen in review.
-    wiring = OVER_SSH if machine.spec.reach is Reach.SSH else WIRING
+    wiring = ON_BRIDGE if machine.spec.bridged else OVER_SSH if machine.spec.reach is Reach.SSH else WIRING
     text = shlex.join(build_command(machine, start, wiring)).replace(" -", "\n-")
     assert text + "\n" == (GOLDEN / f"qemu_{name}.txt").read_text(encoding="utf-8")
 
