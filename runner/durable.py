@@ -41,6 +41,16 @@ def sync_file(path: Path) -> None:
     _sync(path, os.O_RDONLY)
 
 
+def sync_tree(folder: Path) -> None:
+    """Have a folder's files and names survive a power loss, at every depth."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+    sync_folder(folder)
+
+
 def _sync(path: Path, flags: int) -> None:
     handle = os.open(path, flags)
     try:

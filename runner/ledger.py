@@ -149,7 +149,7 @@ class Ledger:
         """Write what waits; where that is not possible for now, it waits on, and `blocked` says why.
 
         Raises:
-            HostError: the disk fails; it waits on.
+            HostError: the disk fails; it waits on, as it does, without an error, while there is no room.
             UnrepeatableError, ProtocolError: an entry did not fit, and is not in the data; the others are.
         """
         if not self._waiting or self._database is None or time.monotonic() < self._retry_s:
@@ -243,7 +243,7 @@ class Ledger:
         return HostError(
             f"results cannot be written to {self.path}: {why}; {self.n_waiting} attempts wait in memory",
             next_step=f"make room in {self.path.parent} ({free_mib} MiB are free) or end the program that holds the file;"
-            " what waits is written as soon as it can be, and what is not when the run ends counts as not measured",
+            " what waits is written as soon as it can be; what is not when the run ends is measured again when it is resumed",
         )
 
     def _refused_open(self, error: sqlite3.Error) -> RunnerError:

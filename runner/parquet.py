@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 12
 # Chunks that form one row group of the file.
 _GROUP_CHUNKS = 16
+_BUFFER_BYTES = 1 << 20
 # How the name of a folder begins in which files become whole.
 _PARTIAL = ".partial-"
 
@@ -82,7 +83,11 @@ def _write(source: sqlite3.Connection, table: Table, path: Path) -> None:
         for column, kind in zip(table.columns, types, strict=True)
     ]
     arrow = pa.schema(fields, metadata={"rtfleet.schema_version": str(schema.SCHEMA_VERSION)})
-    with parquet.ParquetWriter(path, arrow, compression="zstd") as writer:
+    # Otherwise it writes dozens of bytes at a time.
+    with (
+        pa.output_stream(str(path), compression=None, buffer_size=_BUFFER_BYTES) as file,
+        parquet.ParquetWriter(file, arrow, compression="zstd") as writer,
+    ):
         chunks = (
             pa.record_batch(list(map(_array, zip(*rows, strict=True), types)), schema=arrow)
             for rows in _cut(_rows(source, table), _CHUNK_ROWS)

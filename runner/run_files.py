@@ -58,7 +58,7 @@ class RunFiles:
         """
         self._record.write(self._paths.folder)
         self._write_manifest()
-        replace_text(self._paths.control, control.render(wanted, limit))
+        replace_text(self._paths.control, control.render(wanted, limit), sync=True)
 
     def go_on(self, resumption: Resumption, wanted: Control, limit: int) -> Control:
         """Take a run over; what the operator wants of it now.
@@ -109,7 +109,7 @@ class RunFiles:
             machines = wanted.machines if forced else before.machines
             wanted = Control(machines, RunState.RUN if over else before.state)
         if wanted != before:
-            replace_text(self._paths.control, control.render(wanted, limit))
+            replace_text(self._paths.control, control.render(wanted, limit), sync=True)
         if wanted.state is RunState.PAUSE:
             _log.warning("%s says pause: nothing is measured until it says run", self._paths.control)
         return wanted
