@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{one.name}: {one.what}\n    {one.source}" for one in FAULTS))
         return ExitCode.OK
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rtfleet-rehearsal-"))
     survives = False
     try:
