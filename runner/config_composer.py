@@ -203,7 +203,10 @@ def _sound(config: DictConfig, *, sweep: bool) -> DictConfig:
         config.hydra.mode = RunMode.MULTIRUN if sweep else RunMode.RUN
         for name in config.hydra.job.env_copy:  # Hydra puts their values there
             config.hydra.job.env_set[name] = f"${{oc.env:{name}}}"
-    for key in literal_secrets(_plain(config)):
+    plain = _plain(config)
+    # Made of the overrides, each of which was looked at.
+    del plain["hydra"]["job"]["override_dirname"]
+    for key in literal_secrets(plain):
         raise UsageError(
             f"{key} holds a password or token, which would be written down with the config",
             where=key,

@@ -27,12 +27,11 @@ from runner.monitors.dispatcher import MonitorDispatcher
 from runner.paths import RunPaths
 from runner.progress import Progress
 from runner.quarantine import Standing
-from runner.queue import JobQueue
+from runner.queue import JobQueue, queue_of
 from runner.reuse import EarlierRun
 from runner.roster import Roster
 from runner.shortage import as_shortage
 from runner.station import MachineKind
-from runner.taskset_queue import TaskSetQueue
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -103,6 +102,7 @@ class Distributor:
         self._evidence = EvidenceStore(self._paths.bad)
         self._state = RunState.RUN
         self._error: Exception | None = None
+        self._held = False
         self._closed = False
         self._gate.open(max_machine, self._dispatcher.troubles)
         self._dispatcher.__enter__()
@@ -141,7 +141,7 @@ class Distributor:
             self._refuse_if_closed("add_job")
             self._n_submissions += 1
             job = Job(taskset, channel, session_parameters, self._n_submissions, progress)
-            queue = TaskSetQueue(job, repeat=self._repeat, **self._kind.policy.tries)
+            queue = queue_of(job, self._kind.policy, repeat=self._repeat)
         channel.submission(queue.submission)
         with self._changed:
             self._refuse_if_closed("add_job")
@@ -233,32 +233,31 @@ class Distributor:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until there is nothing more to do: all task sets done or bad, or the fleet shut down or killed.
 
-        Returns:
-            False when `timeout_s` ran out before that.
+        Returns False when `timeout_s` ran out before that.
 
         Raises:
             Exception: what made the fleet give up: `HostError` where this computer cannot run it, a bug otherwise.
         """
         deadline = Deadline.after(threading.TIMEOUT_MAX / 2 if timeout_s is None else timeout_s)
         with self._changed:
+            # A full disk pauses the run until its last result is written; nobody says when that is.
             while not (self._at_rest and (self._ended_early or self._error or self._dispatcher.settled)):
                 if deadline.passed:
                     return False
-                # Nobody says when the last result is written; a full disk pauses the run up to then.
                 self._changed.wait((deadline.at_most(0.01) if self._at_rest else deadline).remaining_s)
             if self._error is not None:
                 raise self._error
             return True
 
     @property
-    def _ended_early(self) -> bool:
-        return self._closed or self._state in (RunState.DRAIN, RunState.KILL)
-
-    @property
     def _at_rest(self) -> bool:
         if self._roster.names:
             return False
         return self._ended_early or self._error is not None or self._queue.drained
+
+    @property
+    def _ended_early(self) -> bool:
+        return self._closed or self._state in (RunState.DRAIN, RunState.KILL)
 
     def close(self) -> None:
         """Kill what still runs, tell the monitors that it is over, and release everything; idempotent.
@@ -310,13 +309,10 @@ class Distributor:
             self._roster.kill()
         else:
             with self._gate.starting():
-                self._roster.rescale(
-                    self._target(), allowed=0 if self._over else self._gate.at_most(self._max)
-                )
-        if not (self._over or self._state is RunState.KILL or self._queue.drained or self._gate.held):
-            hopeless = self._roster.despair(self._max)
-            if hopeless is not None:
-                self._give_up(hopeless)
+                self._roster.rescale(self._target(), 0 if self._over else self._gate.at_most(self._max))
+        waiting = not (self._over or self._closed or self._state is RunState.KILL or self._queue.drained)
+        if waiting and not self._gate.held and (error := self._roster.despair(self._max)) is not None:
+            self._give_up(error)
         self._changed.notify_all()
         self._tell()
 
@@ -351,20 +347,23 @@ class Distributor:
             self._roster.note(incident)
         if incident.aside_s is not None:
             _log.warning("%s is put aside for %.0f s: %s", incident.machine, incident.aside_s, incident.what)
-        # Without the lock: to publish may be to wait for the monitors' thread.
+        # Without the lock: to publish may be to wait for a monitor's thread.
         (channel.incident if channel is not None else self._dispatcher.publish_incident)(incident)
 
     def _ended(self, machine: Machine) -> None:
         with self._at_top():
             error = self._queue.error or machine.error
             fatal = self._roster.ended(machine) or self._queue.error is not None
-            if fatal and error is not None:
+            if fatal and error is not None and not self._gate.short(error):
                 self._give_up(error)
             self._reconcile()
 
     def _look(self, changed: bool) -> None:
-        """Something may be possible that was not, or the other way round; somebody who was put aside may come back."""
+        """This computer has more than before, or less; or somebody who was put aside may come back."""
         with self._at_top():
+            held, self._held = self._held, bool(self._gate.held)
+            if held and not self._held:
+                self._roster.pardon()  # whoever failed meanwhile did so for want of the same
             if (changed or self._roster.due) and not self._closed:
                 self._reconcile()
 

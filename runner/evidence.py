@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from runner.durable import sync_folder, sync_tree
 from runner.errors import RunnerError
 from runner.events import Event, Run
 from runner.private import make_private, write_private
@@ -21,6 +22,8 @@ MAX_SETS = 100
 #: Events of the last attempt, the last ones.
 MAX_EVENTS = 200
 _TAIL_BYTES = 64 << 10
+# How the name of a folder begins that is not whole.
+_PARTIAL = "."
 _log = logging.getLogger("runner.evidence")
 
 
@@ -28,7 +31,8 @@ class EvidenceStore:
     """A folder with a folder for each task set that was given up: `SET_IDX-TASKSET_ID`.
 
     Guarantees: holds at most `max_sets` of them, those of earlier runners in the same folder included, each less than 1 MiB beside
-    the task set itself; one is there as a whole or not at all. What cannot be written is reported once, and stops nothing.
+    the task set itself; one is there as a whole or not at all, after a loss of power, too. What cannot be written is reported once,
+    and stops nothing. What a runner that was killed has left half-written is removed: there is one store at a time in a folder.
     Threads: every method may be called from any thread.
 
     Args:
@@ -40,6 +44,8 @@ class EvidenceStore:
         self._max_sets = max_sets
         self._lock = threading.Lock()
         self._reported = False
+        for partial in folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(partial, ignore_errors=True)
 
     def keep(
         self, run: Run, error: RunnerError, *, logs: Iterable[Path] = (), events: Sequence[Event] = ()
@@ -65,10 +71,10 @@ class EvidenceStore:
         self, target: Path, run: Run, error: RunnerError, logs: Iterable[Path], events: Sequence[Event]
     ) -> Path | None:
         make_private(self._folder)
-        kept = {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}
+        kept = {path.name for path in self._folder.iterdir() if not path.name.startswith(_PARTIAL)}
         if len(kept - {target.name}) >= self._max_sets:
             return None
-        partial = self._folder / f".{target.name}"
+        partial = self._folder / f"{_PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
             make_private(partial / "experiment")
@@ -83,8 +89,10 @@ class EvidenceStore:
             for log in logs:
                 if log.exists():
                     write_private(partial / log.name, _tail(log))
+            sync_tree(partial)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
+            sync_folder(self._folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

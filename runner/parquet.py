@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
-from runner.database import open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, unreadable
 from runner.durable import sync_file, sync_folder
-from runner.errors import HostError
+from runner.errors import HostError, UsageError
 from runner.schema import Kind, Table
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 12
 # Chunks that form one row group of the file.
 _GROUP_CHUNKS = 16
+_BUFFER_BYTES = 1 << 20
 # How the name of a folder begins in which files become whole.
 _PARTIAL = ".partial-"
 
@@ -44,7 +45,7 @@ def write_parquet(database: Path, folder: Path) -> None:
     equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
 
     Raises:
-        UsageError: when `database` is no data set of this schema.
+        UsageError: when `database` is no data set of this schema, or damaged.
         HostError: when it cannot be read, or the files cannot be written; the data set itself is whole then.
     """
     with closing(open_database(database)) as source:
@@ -61,8 +62,13 @@ def write_parquet(database: Path, folder: Path) -> None:
                     os.replace(Path(partial, name), folder / name)
             sync_folder(folder)
             sync_folder(folder.parent)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(database, exc) from exc
+        except (ValueError, TypeError, ArithmeticError) as exc:  # pyarrow's errors are of these kinds, too
+            raise UsageError(
+                f"{database} holds what its tables cannot hold: {exc}",
+                next_step="it was changed, or its disk is damaged: python -m runner.check tells what else is wrong",
+            ) from exc
         except OSError as exc:
             raise HostError(
                 f"the Parquet files cannot be written to {folder}: {exc}",
@@ -82,7 +88,11 @@ def _write(source: sqlite3.Connection, table: Table, path: Path) -> None:
         for column, kind in zip(table.columns, types, strict=True)
     ]
     arrow = pa.schema(fields, metadata={"rtfleet.schema_version": str(schema.SCHEMA_VERSION)})
-    with parquet.ParquetWriter(path, arrow, compression="zstd") as writer:
+    # Otherwise it writes dozens of bytes at a time.
+    with (
+        pa.output_stream(str(path), compression=None, buffer_size=_BUFFER_BYTES) as file,
+        parquet.ParquetWriter(file, arrow, compression="zstd") as writer,
+    ):
         chunks = (
             pa.record_batch(list(map(_array, zip(*rows, strict=True), types)), schema=arrow)
             for rows in _cut(_rows(source, table), _CHUNK_ROWS)

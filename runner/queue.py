@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
 from runner.lease import Job, Lease
+from runner.specs import MachinePolicy
 from runner.taskset_queue import TaskSetQueue
 
 __all__ = ["Job", "JobQueue", "Lease", "TaskSetQueue"]
@@ -123,6 +124,17 @@ class JobQueue:
     def n_running(self) -> int:
         """Measurements leased now."""
         return sum(queue.n_running for queue in self._queues)
+
+
+def queue_of(job: Job, policy: MachinePolicy, *, repeat: int) -> TaskSetQueue:
+    """The job's own queue, as patient as machines are."""
+    return TaskSetQueue(
+        job,
+        max_tries=policy.max_tries,
+        max_guest_tries=policy.max_guest_tries,
+        max_host_tries=policy.max_host_tries,
+        repeat=repeat,
+    )
 
 
 def _sum_known(counts: Iterable[int | None]) -> int | None:

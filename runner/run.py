@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,6 +32,8 @@ from runner.signals import OperatorSignals
 from runner.station import MachineKind
 from runner.status import StatusWriter
 
+# What the disk says to who writes to a file that is open: it names none.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 _log = logging.getLogger("runner.run")
 
 
@@ -85,6 +88,8 @@ def execute(
                 code = run.execute(signals, source, monitors, progress)
                 files.end(code)
         except OSError as exc:
+            if exc.filename is None and exc.errno not in _DISK_ERRORS:  # somebody's network
+                raise
             raise host_error(exc, str(folder)) from exc
     return code
 

@@ -12,6 +12,7 @@ from typing import Any
 from runner import control
 from runner.config_record import RunRecord
 from runner.control import Control
+from runner.control_watcher import read_control
 from runner.durable import replace_text
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
@@ -58,7 +59,7 @@ class RunFiles:
         """
         self._record.write(self._paths.folder)
         self._write_manifest()
-        replace_text(self._paths.control, control.render(wanted, limit))
+        replace_text(self._paths.control, control.render(wanted, limit), sync=True)
 
     def go_on(self, resumption: Resumption, wanted: Control, limit: int) -> Control:
         """Take a run over; what the operator wants of it now.
@@ -99,8 +100,8 @@ class RunFiles:
     def _take_control(self, wanted: Control, limit: int, *, forced: bool) -> Control:
         """Follow the control file that is there, but for what ended the earlier runner."""
         try:
-            before = control.parse(self._paths.control.read_text(encoding="utf-8"), limit)
-        except (OSError, UnicodeDecodeError, UsageError) as exc:
+            before = control.parse(read_control(self._paths.control), limit)
+        except (OSError, UsageError) as exc:
             _log.info("a control file is written anew: %s", exc.what if isinstance(exc, UsageError) else exc)
             before = None
         if before is not None:
@@ -109,7 +110,7 @@ class RunFiles:
             machines = wanted.machines if forced else before.machines
             wanted = Control(machines, RunState.RUN if over else before.state)
         if wanted != before:
-            replace_text(self._paths.control, control.render(wanted, limit))
+            replace_text(self._paths.control, control.render(wanted, limit), sync=True)
         if wanted.state is RunState.PAUSE:
             _log.warning("%s says pause: nothing is measured until it says run", self._paths.control)
         return wanted

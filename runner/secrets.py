@@ -16,16 +16,17 @@ _NAME = (
     r"(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
 )
 _NAMED = re.compile(rf"(?i){_NAME}$")
-# `key=value`, `key: value`, `'key': 'value'`; what is not quoted goes on to the next space.
+_BLANK = "\0"
+# `key=value`, `key: value`, `'key': 'value'`; what is neither quoted nor a (blanked) reference goes on to the next space.
 _ASSIGNED = re.compile(
-    rf"""(?i)({_NAME}["']?\s{{0,9}}[=:]\s{{0,9}})("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s"']\S*|["']\S+)"""
+    rf"""(?i)({_NAME}["']?\s{{0,9}}[=:]\s{{0,9}})"""
+    r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\0+(?=[\s,;&}\])>"']|$)|[^\s"']\S*|["']\S+)"""
 )
 # `scheme://user:password@host`. A password may hold whatever is no space, also a slash or an @ of its own.
-_URI = re.compile(r"(://[^\s:/@]{0,256}:)(\S{1,512})(?=@)")
+_URI = re.compile(r"(://[^\s:/@]{0,256}:)(\0+(?=@)|\S{1,512}(?=@))")
 _WHOLE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^:/@]*:(.+)@", re.DOTALL)
 # `${oc.env:NAME}`, `${other.key}`, also nested: refers to a value, and is none. One with a default of its own is one.
 _REFERENCE = re.compile(r"\$\{[^{}$@,'\"\s]*(?:,\s*null\s*)?\}")
-_BLANK = "\0"
 _NO_SECRET = frozenset({"", "null", "none", "~", "???", "true", "false", MASK})
 
 

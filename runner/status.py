@@ -69,7 +69,8 @@ class StatusWriter:
         self._stop.set()
         self._changed.set()
         self._thread.join()
-        self._write()
+        # What stays: whoever comes after a loss of power is to find it.
+        self._write(sync=True)
 
     def _loop(self) -> None:
         while not self._stop.is_set():
@@ -78,9 +79,9 @@ class StatusWriter:
             self._write()
             self._stop.wait(INTERVAL_S)
 
-    def _write(self) -> None:
+    def _write(self, *, sync: bool = False) -> None:
         try:
-            replace_text(self._path, json.dumps(self._content(), indent=1) + "\n")
+            replace_text(self._path, json.dumps(self._content(), indent=1) + "\n", sync=sync)
         except OSError as exc:
             if not self._reported:
                 self._reported = True

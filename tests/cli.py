@@ -36,13 +36,13 @@ def run_cli(
 
 @contextlib.contextmanager
 def started_cli(
-    folder: Path, *arguments: str, stderr: int = subprocess.PIPE
+    folder: Path, *arguments: str, stderr: int = subprocess.PIPE, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """`python -m runner` while it runs; killed at the end of the block if it still does."""
     process = subprocess.Popen(
         [sys.executable, "-m", "runner", *arguments, *_run_folder(arguments)],
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder, env),
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,

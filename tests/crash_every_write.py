@@ -36,7 +36,7 @@ def main() -> int:
     options = _options()
     if LOADED not in os.environ:
         restart_with_shim(compiled(Path(tempfile.mkdtemp(prefix="crash-shim-"))))
-    shutil.rmtree(Path(os.environ[LOADED]).parent)
+    del os.environ["LD_PRELOAD"]
     workshop = Path(tempfile.mkdtemp(prefix="crash-", dir=options.folder))
     subject = SUBJECTS[options.subject]()
     began_s = time.monotonic()
@@ -45,6 +45,7 @@ def main() -> int:
         _crash_everywhere(subject, mode, workshop, options, table)
     print(table.render())
     print(f"{table.n_cases} cases in {time.monotonic() - began_s:.0f} s")
+    shutil.rmtree(Path(os.environ[LOADED]).parent)
     if table.good:
         shutil.rmtree(workshop)
         return 0

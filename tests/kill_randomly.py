@@ -37,7 +37,7 @@ def main() -> int:
     table = Table()
     for name, subject, n, n_at_once in (
         ("simulated", SUBJECTS[options.subject](), options.runs, options.at_once),
-        ("guests", GUESTS(), options.guests, 1),
+        ("guests", GUESTS[options.subject](), options.guests, 1),
     ):
         if n:
             began_s = time.monotonic()
@@ -61,13 +61,15 @@ class Plan:
 
 
 def _kill(name: str, subject: Subject, workshop: Path, plan: Plan, table: Table) -> None:
-    if isinstance(subject, GUESTS):  # what is made once for all runs: the snapshot
+    if name == "guests":  # what is made once for all runs: the snapshot
         undisturbed(subject, workshop)
     expected, ended = undisturbed(subject, workshop)
     print(f"{name}: {ended.took_s:.2f} s undisturbed", flush=True)
     pool: Pool[Case, Verdict] = Pool(partial(examine, subject, workshop, expected), plan.n_at_once)
     for case, verdict in pool.results(_cases(name, plan, ended.took_s)):
         table.add(name, verdict)
+        if table.n_cases % 100 == 0:
+            print(f"{table.n_cases} runs so far", file=sys.stderr, flush=True)
         if isinstance(verdict, str) or not verdict.good:
             print(f"{case.name}: {describe(verdict)}", flush=True)
 

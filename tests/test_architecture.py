@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors secrets deadline units durable printable private exit_codes holds shortage",
-    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
+    "errors excerpt secrets deadline units durable terminal_filter private exit_codes holds shortage",
+    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
-    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
-    " resuming masking wire decoder identity disturbance mailbox"
+    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
+    " config_schemas resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
@@ -38,6 +38,11 @@ RANKS = (
     "roster distributor",
     "terminal manifest assembly run_files run campaign cli check console"
     " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
+    "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
+    " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
+    " rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene"
+    " rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial"
+    " rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -54,6 +59,7 @@ HOMES = {
         "runner.config_schemas",
         "runner.config_composer",
         "runner.config_errors",
+        "runner.config_files",
         "runner.cli",
     },
     "omegaconf": {
@@ -77,6 +83,8 @@ HOMES = {
         "runner.record",
         "runner.reuse",
         "runner.parquet",
+        "runner.rehearsal.comparison",
+        "runner.rehearsal.host_faults",
     },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own

@@ -106,6 +106,10 @@ WRONG = {
         ["machines.disturbance.steal_ppm=-1"],
         ["machines.disturbance.steal_ppm is -1", "0 or more"],
     ),
+    "a reserve below nothing": (
+        ["machines.admission.memory_reserve_mib=-1"],
+        ["machines.admission.memory_reserve_mib is -1", "0 or more"],
+    ),
     "a CPU that the machines do not have": (
         one_task("period: 9ms, cpu_affinity: [1]"),
         ["cpu_affinity names CPU 1", "machines.qemu.vcpus"],
@@ -284,13 +288,3 @@ def run_on_small_disk(folder: Path, size: str, *arguments: str) -> subprocess.Co
 def test_full_disk_at_the_start_is_the_hosts_fault(tmp_path):
     done = run_on_small_disk(tmp_path, "4k", IDEAL)
     assert_refused(done, ExitCode.HOST, "disk", "full", "hydra.run.dir")
-
-
-def test_full_disk_in_the_middle_ends_the_run(tmp_path):
-    """The data set cannot be written any more: to measure on would be for nothing."""
-    done = run_on_small_disk(tmp_path, "400k", IDEAL, "tasksets.sets_per_utilization=100")
-    assert done.returncode == ExitCode.HOST, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "full" in done.stderr
-    assert "next:" in done.stderr
-    assert len(done.stderr.splitlines()) <= SCREEN_LINES

@@ -108,8 +108,9 @@ def test_jobs_run_in_their_order(tmp_path: Path) -> None:
 
     with distributor(tmp_path, simulated()) as fleet:
         fleet.pause()
+        monitor = Order()
         for number in (3, 1, 2):
-            fleet.add_job(one(number), Order())
+            fleet.add_job(one(number), monitor)
         fleet.resume()
         wait_to_end(fleet)
     assert order == ["set3", "set1", "set2"]

@@ -119,6 +119,12 @@ def check_done_once(disk: SmallDisk, n: int) -> None:
     assert query(disk, "PRAGMA integrity_check") == [["ok"]]
 
 
+def resume(disk: SmallDisk) -> None:
+    process = disk.start(sys.executable, "-m", "runner", "resume=run")
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == ExitCode.OK, out + err
+
+
 def fill_until_held(disk: SmallDisk, told: Told) -> None:
     """Whatever the run itself gives back meanwhile is taken as well."""
 
@@ -153,7 +159,7 @@ def test_a_run_on_a_full_disk_pauses_and_goes_on_when_there_is_room(tmp_path: Pa
         assert sum("held, no further" in line for line in told.lines) == 1
 
 
-def test_a_run_that_is_ended_on_a_full_disk_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_that_is_ended_on_a_full_disk_says_what_is_missing_and_can_be_resumed(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path, size_mib=24) as disk,
         running(disk, *SIMULATED, *FIVE_HUNDRED, NO_RESERVE) as told,
@@ -170,11 +176,14 @@ def test_a_run_that_is_ended_on_a_full_disk_says_what_is_missing(tmp_path: Path)
         assert int(missing[1]) > 0
         # Those in the file are whole.
         n = n_written(disk)
-        assert 20 < n < 500
+        assert 0 < n < 500
         check_done_once(disk, n)
+        disk.make_room()
+        resume(disk)
+        check_done_once(disk, 500)
 
 
-def test_killed_on_a_full_disk_it_leaves_whole_results(tmp_path: Path) -> None:
+def test_killed_on_a_full_disk_it_can_be_resumed(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path, size_mib=24) as disk,
         running(disk, *SIMULATED, *FIVE_HUNDRED, NO_RESERVE) as told,
@@ -186,6 +195,8 @@ def test_killed_on_a_full_disk_it_leaves_whole_results(tmp_path: Path) -> None:
         told.end()
         disk.make_room()
         check_done_once(disk, n)
+        resume(disk)
+        check_done_once(disk, 500)
 
 
 def test_a_disk_that_gets_low_holds_the_run_before_anything_fails(tmp_path: Path) -> None:

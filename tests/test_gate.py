@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from runner import gate, simulated
 from runner.admission import MIB, Needs, Reserves
 from runner.distributor import Distributor
-from runner.errors import HostError, HostShortage, SessionLost
+from runner.errors import HostError, HostShortage
 from runner.host_readings import read_host
 from runner.kinds import qemu_by_mailbox
 from runner.monitors import listener
 from runner.specs import MachinePolicy, QemuSpec
+from runner.submission import Submission
 from tests.fleet_samples import (
     Plan,
     Sets,
@@ -221,54 +223,64 @@ def test_a_monitor_stuck_on_a_pipe_holds_the_run_which_goes_on_when_it_is_read(
     data.check_all_done_once(400)
 
 
-SHORT = failing(lambda: HostShortage("no memory for its mailbox"))
-BRIEFLY = MachinePolicy(aside_s=0.1)
-
-
-def test_a_shortage_that_passes_is_waited_for(tmp_path: Path) -> None:
-    plan, tally = Plan(), Tally()
-    fault = failing(lambda: HostShortage("no memory for its mailbox"), 1, 2, 3)
-    with distributor(tmp_path, faulty_kind(plan, BRIEFLY, open=fault), 2) as fleet:
-        fleet.add_job(Sets(10), tally)
-        eventually(lambda: "aside" in phases(fleet).values())
-        wait_to_end(fleet)
-    tally.check_all_done_once(10)
-    assert plan.calls["open"] <= 6  # once a look, not again and again
+def short(number: int) -> None:
+    raise HostShortage("no memory for its mailbox")
 
 
 def test_a_shortage_that_does_not_pass_ends_the_run(tmp_path: Path) -> None:
     plan = Plan()
-    with distributor(tmp_path, faulty_kind(plan, BRIEFLY, open=SHORT), 2) as fleet:
+    with distributor(tmp_path, faulty_kind(plan, MachinePolicy(aside_s=0.1), open=short), 2) as fleet:
         fleet.add_job(Sets(10))
         with pytest.raises(HostError, match="no memory for its mailbox"):
             fleet.wait(20)
     assert plan.calls["open"] > 2
 
 
-def test_a_shortage_while_the_run_is_held_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A guest that was being made ready when the disk became full: there will be room again, however late."""
-    monkeypatch.setattr(gate, "SHORT_S", 0.0)
+def test_a_runner_that_has_no_memory_for_a_moment_tries_again(tmp_path: Path) -> None:
+    """What Python itself raises then is no bug that ends the run."""
+    plan, tally = Plan(), Tally()
+    with distributor(tmp_path, faulty_kind(plan, open=failing(MemoryError, 1, 2, 3)), 2) as fleet:
+        fleet.add_job(Sets(10), tally)
+        eventually(lambda: "no memory left" in fleet.get_distributor_state().shortage)
+        wait_to_end(fleet)
+    tally.check_all_done_once(10)
+    assert plan.calls["open"] <= 6  # once a look, not again and again
+
+
+def test_a_runner_that_never_has_memory_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SHORT_S", 0.3)
+    plan = Plan()
+    with distributor(tmp_path, faulty_kind(plan, open=failing(MemoryError)), 2) as fleet:
+        fleet.add_job(Sets(10))
+        with pytest.raises(HostShortage, match="no memory left for the runner itself"):
+            fleet.wait(20)
+    assert plan.calls["open"] > 2
+
+
+def test_a_shortage_while_the_run_is_held_costs_no_machine_its_standing(tmp_path: Path) -> None:
+    """Guests cannot be started on a full disk; there will be room again, however late."""
     plan, tally, monitor = Plan(), Tally(), Blocking()
+    starting = threading.Event()
 
     def fault(number: int) -> None:
-        if number > 1 and not monitor.room.is_set():
+        if not monitor.room.is_set():
+            # It begins to start while all is well.
+            eventually(lambda: fleet.get_distributor_state().held != "")
+            starting.set()
             raise HostShortage("the disk is full")
 
-    def lost(number: int) -> None:
-        eventually(lambda: fleet.get_distributor_state().held != "" or monitor.room.is_set())
-        if number == 2:
-            raise SessionLost("the line is dead")
-
-    with distributor(tmp_path, faulty_kind(plan, open=fault, start=lost)) as fleet:
-        monitor.blocked = "no room"
+    policy = MachinePolicy(aside_s=600.0, aside_max_s=600.0, max_asides=1)
+    with distributor(tmp_path, faulty_kind(plan, policy, open=fault)) as fleet:
         fleet.add_job(Sets(5), [tally, monitor])
-        eventually(lambda: fleet.get_distributor_state().held != "")
+        eventually(lambda: plan.calls["open"] == 1)
+        monitor.blocked = "no room"
+        channel = fleet._dispatcher.channel((monitor,))
+        channel.submission(Submission(number=9, source="a test"))
+        assert starting.wait(5)
         assert not fleet.wait(0.5)
         monitor.room.set()
         wait_to_end(fleet)
-    assert len(tally.finished) == 5
+    tally.check_all_done_once(5)
 
 
 class Blocking(Blockable):
@@ -276,6 +288,9 @@ class Blocking(Blockable):
 
     def __taskset_event__(self, run, event) -> None:
         """Not kept: there are many."""
+
+    def __submission__(self, submission) -> None:
+        """Called for any job: time to look at `blocked`."""
 
     def __taskset_finish__(self, run, result) -> None:
         if not self.room.is_set():

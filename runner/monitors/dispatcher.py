@@ -141,11 +141,7 @@ class MonitorDispatcher:
     def publish_incident(self, incident: Incident) -> None:
         """Tell every open monitor of a fault that belongs to no job."""
         with self._lock:
-            listeners = tuple(
-                one
-                for one in self._listeners
-                if one.opened.is_set() and one.open_error is None and one.overrides("__incident__")
-            )
+            listeners = tuple(one for one in self._listeners if one.overrides("__incident__"))
         if listeners:
             self._put(("__incident__", listeners, (incident,)))
 

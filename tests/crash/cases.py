@@ -17,6 +17,9 @@ from tests.crash.subjects import Subject, witness_of
 KILLED = "anywhere"
 
 
+_NEVER_EMPTY = (".json", ".yaml", ".txt", ".sqlite", ".parquet")
+
+
 @dataclass(frozen=True)
 class Case:
     """What is done to a run.
@@ -67,7 +70,8 @@ def undisturbed(subject: Subject, workshop: Path, end: Crash | None = None) -> t
         AssertionError: when even that goes wrong.
     """
     folder = _folder(workshop, "undisturbed")
-    ended = carried_out(partial(subject.begin, folder), end, folder, folder.with_name("output"))
+    begin = partial(subject.begin, folder)
+    ended = carried_out(begin, end, folder, folder.with_name("output"), execs=subject.execs)
     assert ended.code == subject.expected_code, folder.with_name("output").read_text()
     found = data.read(folder)
     assert (found.n_lost, found.n_doubled, found.unsound) == (0, 0, ""), found
@@ -83,7 +87,7 @@ def examine(subject: Subject, workshop: Path, expected: data.Data, case: Case) -
     known: dict[str, str] = {}
     work = partial(subject.begin, folder)
     for number, end in enumerate((*case.ends, None)):
-        ended = carried_out(work, end, folder, folder.with_name("output"))
+        ended = carried_out(work, end, folder, folder.with_name("output"), execs=subject.execs)
         if number == 0:
             verdict.kind, verdict.path = ended.report.kind, ended.report.path
             if ended.crashed and isinstance(end, Kill):
@@ -92,7 +96,9 @@ def examine(subject: Subject, workshop: Path, expected: data.Data, case: Case) -
         if not ended.crashed and ended.code != subject.expected_code:
             verdict.wrong.append("hangs" if ended.code is None else f"exit code {ended.code}")
             break
-        if not ended.crashed and not (isinstance(end, Crash) and end.at and end.mode.loses_power):
+        if not ended.crashed and not (
+            isinstance(end, Crash) and end.at and end.mode.loses_power and not subject.execs
+        ):
             break
         _inspect(folder, known, verdict)
         work = _next(subject, folder, verdict)
@@ -143,11 +149,12 @@ def _follow(known: dict[str, str], times: dict[str, str], verdict: Verdict) -> N
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What should not be in the folder of a run that has ended: temporary files, SQLite's, sockets."""
+    """What should not be in the folder of a run that has ended: temporary files, SQLite's, sockets, files that lost their content."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if (path.name.startswith(".") and path.name != ".hydra")
         or path.name.endswith(("-wal", "-shm", "-journal", ".tmp"))
         or not (path.is_file() or path.is_dir())
+        or (path.suffix in _NEVER_EMPTY and path.name != "events.txt" and not path.stat().st_size)
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tests.crash.injector import Crash, Report, Shim
+from tests.crash.injector import LOADED, Crash, Report, Shim, preload
 
 #: Nothing takes so long; reaching it is a hang.
 HANG_S = 120.0
@@ -57,7 +57,9 @@ class Ended:
         return self.code == -signal.SIGKILL
 
 
-def carried_out(work: Callable[[], int], end: Crash | Kill | None, folder: Path, output: Path) -> Ended:
+def carried_out(
+    work: Callable[[], int], end: Crash | Kill | None, folder: Path, output: Path, *, execs: bool = False
+) -> Ended:
     """Do `work` in a process of its own, which ends with what it returns, or in the planned way.
 
     A process that reaches its end before a crash with loss of power loses the power then.
@@ -66,12 +68,13 @@ def carried_out(work: Callable[[], int], end: Crash | Kill | None, folder: Path,
         end: None: it is left alone.
         folder: Operations on files under it count.
         output: The file that takes what it prints.
+        execs: Whether `work` has another program take its place, which then is what crashes.
     """
     reading, writing = os.pipe()
     began_s = time.monotonic()
     pid = os.fork()
     if not pid:
-        _child(work, end, folder, output, writing)
+        _child(work, end, folder, output, writing, execs=execs)
     os.close(writing)
     in_time = _wait(pid, end.after_s if isinstance(end, Kill) else HANG_S)
     if not in_time:
@@ -86,7 +89,13 @@ def carried_out(work: Callable[[], int], end: Crash | Kill | None, folder: Path,
 
 
 def _child(
-    work: Callable[[], int], end: Crash | Kill | None, folder: Path, output: Path, report_fd: int
+    work: Callable[[], int],
+    end: Crash | Kill | None,
+    folder: Path,
+    output: Path,
+    report_fd: int,
+    *,
+    execs: bool,
 ) -> None:
     code = 1
     try:
@@ -96,6 +105,10 @@ def _child(
         if not isinstance(end, Crash):
             os.close(report_fd)
             code = work()
+        elif execs:
+            os.set_inheritable(report_fd, True)
+            os.environ.update(preload(Path(os.environ[LOADED]), end, folder, report_fd))
+            work()
         else:
             shim = Shim()
             shim.arm(end, folder, report_fd)

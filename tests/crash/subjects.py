@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from runner import cli
 from runner.distributor import Distributor
 from runner.exit_codes import ExitCode
 from runner.kinds import qemu_by_mailbox, without_host
 from runner.model import TaskSetSource
 from runner.monitors.sqlite import SQLiteMonitor
+from runner.paths import RunPaths
 from runner.progress import read_progress
 from runner.specs import MachinePolicy
 from runner.station import MachineKind
 from runner.tasksets import UUniFastTaskSets
+from tests.cli import ROOT
 from tests.crash.samples import FailingSession, Witness
 
 N_MACHINES = 2
@@ -27,6 +32,8 @@ class Subject(ABC):
 
     #: What a run ends with that is complete.
     expected_code: ClassVar[ExitCode] = ExitCode.BAD_TASKSETS
+    #: Whether another program takes the process's place.
+    execs: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, folder: Path) -> int:
@@ -70,9 +77,10 @@ class Shell(Subject):
         )
 
     def _kind(self) -> MachineKind:
-        return without_host(
-            lambda host: FailingSession(), policy=MachinePolicy(max_tries=MAX_TRIES), ideal=True
+        policy = MachinePolicy(
+            max_tries=MAX_TRIES, max_guest_tries=MAX_TRIES, aside_s=0.01, aside_max_s=0.05, max_asides=1000
         )
+        return without_host(lambda host: FailingSession(), policy=policy, ideal=True)
 
 
 class ShellWithGuests(Shell):
@@ -89,5 +97,82 @@ class ShellWithGuests(Shell):
         return qemu_by_mailbox()
 
 
-SUBJECTS: dict[str, type[Subject]] = {"shell": Shell}
-GUESTS = ShellWithGuests
+#: Eleven sets, and one that no simulation can tell the duration of, which is bad at once.
+_EXPERIMENT = """
+# @package _global_
+defaults: [{override /tasksets: explicit}]
+repeat: 2
+tasksets:
+  tasksets:
+    - name: refused
+      tasks: [{period: null, workload: executable, workload_args: {path: /bin/true}}]
+"""
+_SET = """
+    - name: set%(number)d
+      tasks: [{period: 20ms, wcet: %(number)dms, n_jobs: 5}, {period: 50ms, wcet: 5ms, n_jobs: 2}]
+"""
+
+
+class CommandLine(Subject):
+    """`python -m runner`, in the process that was forked for it."""
+
+    overrides: ClassVar[tuple[str, ...]] = ("machines=simulation",)
+
+    def begin(self, folder: Path) -> int:
+        experiments = folder.with_name("conf") / "experiment"
+        experiments.mkdir(parents=True, exist_ok=True)
+        (experiments / "crash.yaml").write_text(self._experiment())
+        return self._main(
+            folder,
+            "--config-dir=conf",
+            "experiment=crash",
+            f"machines.count={N_MACHINES}",
+            "+monitors.witness._target_=tests.crash.samples.Witness",
+            "+monitors.witness.database=${run_folder}/results.sqlite",
+            "+monitors.witness.path=witness",
+            f"hydra.run.dir={folder.name}",
+            *self.overrides,
+        )
+
+    def resume(self, folder: Path) -> int:
+        return self._main(folder, f"resume={folder.name}")
+
+    def can_resume(self, folder: Path) -> bool:
+        """Whether it had begun."""
+        return RunPaths(folder).record.exists()
+
+    def _main(self, folder: Path, *arguments: str) -> int:
+        os.chdir(folder.parent)
+        return cli.main(arguments)
+
+    def _experiment(self) -> str:
+        return _EXPERIMENT + "".join(_SET % {"number": number} for number in range(1, 12))
+
+
+class Program(CommandLine):
+    """The same as users have it: another program, a second slower."""
+
+    execs = True
+
+    def _main(self, folder: Path, *arguments: str) -> int:
+        os.chdir(folder.parent)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        os.execve(sys.executable, [sys.executable, "-m", "runner", *arguments], environment)
+
+
+class GuestsOnCommandLine(CommandLine):
+    """The same with real guests, and fewer sets, none of which fails."""
+
+    expected_code = ExitCode.OK
+    overrides = ("machines=arm64", "tasksets=uunifast", "tasksets.sets_per_utilization=1")
+
+    def _experiment(self) -> str:
+        return "# @package _global_\nrepeat: 2\n"
+
+
+SUBJECTS: dict[str, type[Subject]] = {"command-line": CommandLine, "shell": Shell, "program": Program}
+GUESTS: dict[str, type[Subject]] = {
+    "command-line": GuestsOnCommandLine,
+    "shell": ShellWithGuests,
+    "program": GuestsOnCommandLine,
+}
