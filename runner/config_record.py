@@ -135,6 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
         ValueError,
         LookupError,
         TypeError,
+        AttributeError,
         yaml.YAMLError,
         RecursionError,
     ) as exc:  # PyYAML's own slips, too
