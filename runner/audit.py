@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.database import is_blank, open_database, unreadable
+from runner.database import SQLITE_ERRORS, is_blank, open_database, unreadable
 from runner.reuse import stored_table_sha256
 
 # Of one kind; more would not be read.
@@ -129,7 +129,7 @@ def audit(path: Path, *, digests: bool = True) -> Audit:
                 n_jobs=database.execute("SELECT count(*) FROM jobs").fetchone()[0],
                 violations=tuple(_violations(database, digests=digests)),
             )
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(path, exc) from exc
 
 

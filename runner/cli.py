@@ -22,6 +22,7 @@ from runner.campaign import Campaign
 from runner.config import CONF_FOLDER
 from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of
 from runner.config_errors import explained
+from runner.config_files import bound_config_files
 from runner.config_record import RunRecord, read_record
 from runner.config_schemas import register_schemas
 from runner.errors import UsageError
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A log on a full disk: what the run cannot do without tells so itself.
     logging.raiseExceptions = False
     register_schemas()
+    bound_config_files()
     with Masking() as masking:
         try:
             code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)

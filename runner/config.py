@@ -13,13 +13,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from runner.admission import Reserves
+from runner.deadline import MAX_BUDGET_S
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
-from runner.model.task import member_of
+from runner.excerpt import excerpt
+from runner.model.refusal import member_of
 from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
+MAX_MACHINES = 1000
 # What would change how Hydra makes an object; nobody needs it here.
 _HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
@@ -74,12 +77,12 @@ def to_plan(config: DictConfig) -> RunPlan:
     _check_counts(machines.count, machines.limit)
     if not 1 <= config.repeat <= MAX_REPEAT:
         raise UsageError(
-            f"repeat is {config.repeat}",
+            f"repeat is {excerpt(config.repeat)}",
             where="repeat",
             next_step=f"choose 1 … {MAX_REPEAT} measurements of each set",
         )
     if machines.host not in ("qemu", "none"):
-        raise UsageError(f"machines.host is {machines.host!r}", next_step="choose qemu or none")
+        raise UsageError(f"machines.host is {excerpt(machines.host)}", next_step="choose qemu or none")
     seed = config.tasksets.get("seed")
     open_session = _made(machines.session, "machines.session", call=False)
     # A session that says nothing, or is made by a function, has the guest's network to talk through.
@@ -117,11 +120,15 @@ def _refuse_unknown(node: DictConfig, prefix: str) -> None:
 
 
 def _check_counts(count: int, limit: int) -> None:
-    if limit < 1:
-        raise UsageError(f"machines.limit is {limit}", where="machines.limit", next_step="set at least 1")
+    if not 1 <= limit <= MAX_MACHINES:
+        raise UsageError(
+            f"machines.limit is {excerpt(limit)}",
+            where="machines.limit",
+            next_step=f"set 1 … {MAX_MACHINES}",
+        )
     if not 0 <= count <= limit:
         raise UsageError(
-            f"machines.count is {count}, the limit is {limit}",
+            f"machines.count is {excerpt(count)}, the limit is {limit}",
             where="machines.count",
             next_step=f"choose 0 … {limit}, or raise machines.limit",
         )
@@ -133,7 +140,7 @@ def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
         _require_positive(values[key], f"machines.qemu.{key}")
     if values["ssh_port"] is not None and not 1 <= values["ssh_port"] <= 65535:
         raise UsageError(
-            f"machines.qemu.ssh_port is {values['ssh_port']}, no TCP port",
+            f"machines.qemu.ssh_port is {excerpt(values['ssh_port'])}, no TCP port",
             where="machines.qemu.ssh_port",
             next_step="choose 1 … 65535, or null for ports that are free",
         )
@@ -160,14 +167,18 @@ def _not_negative(config: DictConfig, key: str) -> dict[str, int]:
         if value < 0:
             where = f"{key}.{name}"
             raise UsageError(
-                f"{where} is {value}, must be 0 or more", where=where, next_step=f"set {where}=…"
+                f"{where} is {excerpt(value)}, must be 0 or more", where=where, next_step=f"set {where}=…"
             )
     return values
 
 
 def _require_positive(value: float, key: str) -> None:
-    if value <= 0:
-        raise UsageError(f"{key} is {value}, must be more than 0", where=key, next_step=f"set {key}=…")
+    if not 0 < value <= MAX_BUDGET_S:
+        raise UsageError(
+            f"{key} is {excerpt(value)}, must be more than 0, and at most {MAX_BUDGET_S:.0f}",
+            where=key,
+            next_step=f"set {key}=…",
+        )
 
 
 def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - what `_target_` names

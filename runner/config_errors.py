@@ -24,8 +24,6 @@ def is_config_error(exc: Exception) -> bool:
 
 def explained(exc: Exception) -> RunnerError:
     """What Hydra or OmegaConf found wrong, as an error of ours: the key, the cause, and what there is instead."""
-    if isinstance(exc, RunnerError):
-        return exc
     if isinstance(exc, MissingConfigException):
         return _no_such_option(exc)
     if isinstance(exc, OverrideParseException):
@@ -35,6 +33,8 @@ def explained(exc: Exception) -> RunnerError:
             next_step="write key=value, in quotes for the shell: 'tasksets.periods=[20ms, 40ms]'",
         )
     for cause in _causes(exc):
+        if isinstance(cause, RunnerError):
+            return cause
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _no_such_key(cause, exc)
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from runner.config_files import MAX_VALUES, check_size
 from runner.durable import replace_text, sync_folder
 from runner.errors import UsageError
 from runner.paths import RunPaths
@@ -126,6 +127,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    check_size(path, max_values=4 * MAX_VALUES)  # composed of several files
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:

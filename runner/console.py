@@ -15,8 +15,8 @@ from pathlib import Path
 
 from runner.errors import HostError, RunnerError, UsageError
 from runner.paths import OUTPUTS, RunPaths, newest_run
-from runner.printable import TerminalFilter
 from runner.qemu.console_link import ConsoleLink, read_link
+from runner.terminal_filter import TerminalFilter
 
 #: Ctrl-], as in telnet: nothing that a shell or an editor would want.
 LEAVE = b"\x1d"

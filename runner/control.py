@@ -74,7 +74,7 @@ def parse(text: str, limit: int) -> Control:
 def _composed(text: str) -> yaml.Node | None:
     """The text as YAML nodes: nothing is constructed, so no tag can act and no alias can expand."""
     if len(text) > MAX_CHARS:
-        raise _refusal(f"{len(text)} characters, more than {MAX_CHARS}", "line 1")
+        raise _refusal(f"more than {MAX_CHARS} characters", "line 1")
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:

@@ -11,11 +11,25 @@ from typing import Self
 
 import watchfiles
 
+from runner.control import MAX_CHARS
+from runner.durable import read_start
+
 # Editors save in several steps (write, rename, touch); a save is one event if its steps lie closer together than this.
 SETTLE_MS = 50
 # Some file systems tell nothing (network shares), and a save before the watch stands goes unnoticed: look again this often.
 LOOK_AGAIN_MS = 500
 _log = logging.getLogger("runner.control")
+
+
+def read_control(path: Path) -> str:
+    """The text of a control file, for `runner.control.parse` to judge.
+
+    Of a file that is too long there is its start, which is enough to refuse it; bytes that are no text are told as such.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    return read_start(path, 4 * MAX_CHARS + 1).decode("utf-8", "surrogateescape")
 
 
 class ControlWatcher:
@@ -28,7 +42,7 @@ class ControlWatcher:
 
     def __init__(self, path: Path, on_text: Callable[[str], None]) -> None:
         self._path = path.resolve()
-        self._text = path.read_text(encoding="utf-8")
+        self._text = read_control(self._path)
         self._on_text = on_text
         self._complaint = ""
         self._stop = threading.Event()
@@ -57,16 +71,16 @@ class ControlWatcher:
                 recursive=False,
             )
             for _ in changes:
-                self._read()
+                self.look()
         except Exception as exc:  # noqa: BLE001 - no watch is left on this host, a name that is no text, …
             _log.warning("%s cannot be watched, it is looked at twice a second: %s", self._path.parent, exc)
             while not self._stop.wait(LOOK_AGAIN_MS / 1000):
-                self._read()
+                self.look()
 
-    def _read(self) -> None:
+    def look(self) -> None:
+        """Read the file now, and call `on_text` if it has changed."""
         try:
-            # What is no text is refused by whoever parses it, who also tells the operator.
-            text = self._path.read_text(encoding="utf-8", errors="surrogateescape")
+            text = read_control(self._path)
         except FileNotFoundError:
             return
         except OSError as exc:

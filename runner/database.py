@@ -11,6 +11,9 @@ from runner.errors import HostError, RunnerError, UsageError
 
 # A reader of a file in WAL mode waits for its writer only while that recovers or closes the file.
 _BUSY_TIMEOUT_S = 30.0
+#: What reading can raise: `sqlite3` also fails to decode SQLite's message where that quotes a damaged file.
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+_UNSOUND = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -36,7 +39,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         if database is not None:
             with suppress(sqlite3.Error):
                 database.close()
-        if isinstance(exc, sqlite3.Error):
+        if isinstance(exc, SQLITE_ERRORS):
             raise unreadable(path, exc) from exc
         raise
     return database
@@ -52,7 +55,7 @@ def is_blank(path: Path) -> bool:
         with closing(_connect(path)) as database:
             (n_tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             return bool(n_tables == 0)
-    except sqlite3.Error as exc:
+    except SQLITE_ERRORS as exc:
         raise unreadable(path, exc) from exc
 
 
@@ -85,9 +88,11 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
     return database
 
 
-def unreadable(path: Path, error: sqlite3.Error) -> RunnerError:
+def unreadable(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> RunnerError:
     """What it means that reading failed."""
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    # The lowest byte of SQLite's codes is the kind, the others are details.
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind in _UNSOUND or isinstance(error, UnicodeDecodeError):
         return UsageError(
             f"{path} is no sound SQLite database: {error}", next_step="name the file of another run"
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+# 31 years: as good as endless, and a tenth of what the system's own waits take.
+MAX_BUDGET_S = 1e9
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -20,8 +23,8 @@ class Deadline:
 
     @classmethod
     def after(cls, budget_s: float) -> Deadline:
-        """A deadline that passes in `budget_s` seconds from now."""
-        return cls(budget_s, time.monotonic() + budget_s)
+        """A deadline that passes in `budget_s` seconds from now, or in `MAX_BUDGET_S`."""
+        return cls(budget_s, time.monotonic() + min(budget_s, MAX_BUDGET_S))
 
     @property
     def remaining_s(self) -> float:

@@ -25,13 +25,20 @@ import errno
 from enum import StrEnum
 from pathlib import Path
 
-from runner.printable import printable_lines
+from runner.excerpt import printable
 from runner.secrets import masked
 
 #: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
 SHORTAGES = frozenset(
     {errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EADDRINUSE}
 )
+MAX_PART_CHARS = 4_000
+
+
+def _part(text: str) -> str:
+    # Of a text that is cut, the end of a secret might be cut off, which then would not be recognised.
+    shown = printable(masked(text[: 2 * MAX_PART_CHARS]))
+    return f"{shown[:MAX_PART_CHARS]}…" if len(shown) > MAX_PART_CHARS else shown
 
 
 class Fault(StrEnum):
@@ -48,13 +55,14 @@ class Fault(StrEnum):
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
 
-    Guarantees: passwords and tokens that `runner.secrets` recognises are masked.
+    Guarantees: passwords and tokens that `runner.secrets` recognises are masked; whatever a terminal would obey, or could not
+    be written, is escaped; no part is longer than `MAX_PART_CHARS`. For some of it comes from guests and files.
 
     Attributes:
         what: One sentence that names the key, file or machine concerned.
         next_step: What the reader can do about it; empty where nothing helps.
         where: The place: a config key with its full name, `file:line`, or a machine.
-        evidence: Last lines of a console or stderr, shown verbatim.
+        evidence: Last lines of a console or stderr, shown as they are.
         log_path: The file that holds the whole of the evidence.
     """
 
@@ -67,12 +75,12 @@ class RunnerError(Exception):
         evidence: str = "",
         log_path: Path | None = None,
     ) -> None:
-        # A guest's own words may be in it, which must not speak to the terminal that shows them.
-        self.what = printable_lines(masked(what))
-        super().__init__(self.what)
-        self.next_step = masked(next_step)
-        self.where = printable_lines(masked(where))
-        self.evidence = printable_lines(masked(evidence))
+        what = _part(what)
+        super().__init__(what)
+        self.what = what
+        self.next_step = _part(next_step)
+        self.where = _part(where)
+        self.evidence = _part(evidence)
         self.log_path = log_path
 
     def __str__(self) -> str:

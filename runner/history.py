@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runner.audit import Account, accounts_of
-from runner.database import open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, unreadable
 from runner.events import VALID_OUTCOMES
 
 #: Of one kind; whoever wants more asks the data set.
@@ -193,7 +193,7 @@ def reading(path: Path) -> Iterator[DataSet]:
         try:
             database.execute("BEGIN")
             yield database
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(path, exc) from exc
 
 

@@ -126,7 +126,7 @@ def _descendants(proc: Path, pid: str) -> Iterator[str]:
 def _own_bytes(proc: Path, pid: str) -> int:
     """What a process has of memory that is no file's: it is free when the process ends."""
     try:
-        values = dict(_words((proc / pid / "status").read_text(encoding="utf-8")))
+        values = dict(_words((proc / pid / "status").read_text(encoding="utf-8", errors="replace")))
         return sum(int(values.get(key, 0)) for key in ("RssAnon:", "RssShmem:")) << 10
     except (OSError, ValueError):
         return 0
@@ -161,5 +161,5 @@ def holder_of(port: int, *, proc: Path = _PROC) -> str:
         with suppress(OSError):
             if os.readlink(fd) in inodes:
                 pid = fd.parts[-3]
-                return f"{(proc / pid / 'comm').read_text(encoding='utf-8').strip()} (process {pid})"
+                return f"{(proc / pid / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (process {pid})"
     return ""

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runner import schema
+from runner.database import SQLITE_ERRORS
 from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
 from runner.record import Entry, Record
 from runner.views import VIEWS
@@ -82,7 +83,7 @@ class Ledger:
         try:
             database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
             self._prepare(database)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise self._refused_open(exc) from exc
         finally:
             if database is not None and self._database is None:
@@ -156,7 +157,7 @@ class Ledger:
             return
         try:
             refused = self._write_waiting(self._database)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             self._retry_s = time.monotonic() + _RETRY_INTERVAL_S
             code = getattr(exc, "sqlite_errorcode", None)
             if code in _NO_ROOM:
@@ -208,6 +209,8 @@ class Ledger:
             with _transaction(database):
                 for entry in self._waiting:
                     entry.insert(database)
+        except UnicodeDecodeError:
+            raise  # the file's, not an entry's
         except (*_OWN_FAULTS, UnrepeatableError):
             return self._write_singly(database)
         self._waiting.clear()
@@ -227,6 +230,8 @@ class Ledger:
                     with _transaction(database):
                         entry.condemn(database)
                 refused.append(exc)
+            except UnicodeDecodeError:
+                raise  # as above
             except _OWN_FAULTS as exc:
                 refused.append(
                     ProtocolError(
@@ -246,7 +251,7 @@ class Ledger:
             " what waits is written as soon as it can be; what is not when the run ends is measured again when it is resumed",
         )
 
-    def _refused_open(self, error: sqlite3.Error) -> RunnerError:
+    def _refused_open(self, error: sqlite3.Error | UnicodeDecodeError) -> RunnerError:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
             return UsageError(
                 f"{self.path} is not an SQLite database",

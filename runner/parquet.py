@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import schema
-from runner.database import open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, unreadable
 from runner.durable import sync_file, sync_folder
-from runner.errors import HostError
+from runner.errors import HostError, UsageError
 from runner.schema import Kind, Table
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_parquet(database: Path, folder: Path) -> None:
     equal files. Truth values are bool, enumerations dictionaries, what is not known is null.
 
     Raises:
-        UsageError: when `database` is no data set of this schema.
+        UsageError: when `database` is no data set of this schema, or damaged.
         HostError: when it cannot be read, or the files cannot be written; the data set itself is whole then.
     """
     with closing(open_database(database)) as source:
@@ -62,8 +62,13 @@ def write_parquet(database: Path, folder: Path) -> None:
                     os.replace(Path(partial, name), folder / name)
             sync_folder(folder)
             sync_folder(folder.parent)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(database, exc) from exc
+        except (ValueError, TypeError, ArithmeticError) as exc:  # pyarrow's errors are of these kinds, too
+            raise UsageError(
+                f"{database} holds what its tables cannot hold: {exc}",
+                next_step="it was changed, or its disk is damaged: python -m runner.check tells what else is wrong",
+            ) from exc
         except OSError as exc:
             raise HostError(
                 f"the Parquet files cannot be written to {folder}: {exc}",

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from runner.database import is_blank, open_database, unreadable
+from runner.database import SQLITE_ERRORS, is_blank, open_database, unreadable
 from runner.errors import UsageError
 from runner.tries import Tries
 
@@ -164,7 +164,7 @@ class Progress:
                     if past["schedulable"] is not None:
                         flags["schedulable"] = bool(past["schedulable"])
                     yield PastSet(**{**past, **flags})
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(self.path, exc) from exc
 
     def _read(self, start_idx: int) -> None:
@@ -173,7 +173,7 @@ class Progress:
             with closing(open_database(self.path)) as database:
                 rows = database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
                 faults = database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(self.path, exc) from exc
         ids: dict[int, str] = {}
         bad: set[int] = set()
@@ -221,7 +221,7 @@ def read_progress(path: Path, submission: int = 1) -> Progress | None:
                 "SELECT 1 FROM submissions WHERE submission = ?", (submission,)
             ).fetchone()
             return None if found is None else Progress(path, database, submission)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(path, exc) from exc
 
 

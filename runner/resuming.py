@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.durable import read_json
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from runner.secrets import masked
@@ -79,10 +80,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         UsageError: it is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as exc:
+    except (OSError, ValueError) as exc:
         raise _damaged(path, str(exc)) from exc
     if not isinstance(content, dict):
         raise _damaged(path, "it is no mapping")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runner.database import open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, unreadable
 from runner.errors import UsageError
 from runner.events import (
     REPEATABLE,
@@ -113,7 +113,7 @@ class EarlierRun:
                     return None
                 jobs = self._database.execute(_JOBS, found[:1]).fetchall()
                 events = self._database.execute(_EVENTS, found[:1]).fetchall()
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise unreadable(self.path, exc) from exc
         return self._result(found, jobs, events)
 

@@ -12,6 +12,7 @@ from typing import Any
 from runner import control
 from runner.config_record import RunRecord
 from runner.control import Control
+from runner.control_watcher import read_control
 from runner.durable import replace_text
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
@@ -99,8 +100,8 @@ class RunFiles:
     def _take_control(self, wanted: Control, limit: int, *, forced: bool) -> Control:
         """Follow the control file that is there, but for what ended the earlier runner."""
         try:
-            before = control.parse(self._paths.control.read_text(encoding="utf-8"), limit)
-        except (OSError, UnicodeDecodeError, UsageError) as exc:
+            before = control.parse(read_control(self._paths.control), limit)
+        except (OSError, UsageError) as exc:
             _log.info("a control file is written anew: %s", exc.what if isinstance(exc, UsageError) else exc)
             before = None
         if before is not None:

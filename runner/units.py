@@ -6,6 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 from runner.errors import UsageError
+from runner.excerpt import excerpt
 
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
@@ -40,7 +41,7 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([
 def _parse(text: str | int, factors: dict[str, int], *, key: str, example: str, plain_unit: str) -> int:
     if isinstance(text, bool):
         raise UsageError(
-            f"{key} is {text!r}, not a quantity", where=key, next_step=f"write it like {example}"
+            f"{key} is {excerpt(text)}, not a quantity", where=key, next_step=f"write it like {example}"
         )
     if isinstance(text, int):
         return text
@@ -48,7 +49,7 @@ def _parse(text: str | int, factors: dict[str, int], *, key: str, example: str, 
     factor = factors.get(match[2] or plain_unit) if match else None
     if match is None or factor is None:
         raise UsageError(
-            f"{key} is {text!r}, which is not a number with one of the units {', '.join(factors)}",
+            f"{key} is {excerpt(text)}, which is not a number with one of the units {', '.join(factors)}",
             where=key,
             next_step=f"write it like {example}",
         )
@@ -56,10 +57,10 @@ def _parse(text: str | int, factors: dict[str, int], *, key: str, example: str, 
         exact = Decimal(match[1]) * factor
         rounded = int(exact)
     except (InvalidOperation, OverflowError) as exc:
-        raise UsageError(f"{key} is {text!r}, which is out of range", where=key) from exc
+        raise UsageError(f"{key} is {excerpt(text)}, which is out of range", where=key) from exc
     if exact != rounded:
         raise UsageError(
-            f"{key} is {text!r}, which is not a whole number of {plain_unit}",
+            f"{key} is {excerpt(text)}, which is not a whole number of {plain_unit}",
             where=key,
             next_step=f"write it like {example}",
         )
@@ -75,7 +76,7 @@ def parse_ns(text: str | int, *, key: str = "time") -> int:
     """
     value = _parse(text, _NS_PER_UNIT, key=key, example='"10ms"', plain_unit="ns")
     if abs(value) > MAX_TIME_NS:
-        raise UsageError(f"{key} is {text!r}, more than {MAX_TIME_NS} ns", where=key)
+        raise UsageError(f"{key} is {excerpt(text)}, more than {MAX_TIME_NS} ns", where=key)
     return value
 
 

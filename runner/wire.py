@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote
 
 from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
 from runner.events import ExitType, JobEvent, JobRecord, RefusedEvent, TaskDoneEvent
+from runner.excerpt import printable_line
 from runner.model import Policy, Task, TaskSet
-from runner.printable import printable
 
 VERSION = 2
 MAX_LINE_BYTES = 4095
@@ -178,7 +178,7 @@ def decode(line: str) -> Message:
             return Hello(
                 _number(fields["spin_ps"], line),
                 _number(fields["cpus"], line),
-                printable(unquote(fields["kernel"])),
+                printable_line(unquote(fields["kernel"])),
                 fields["realtime"] == "1",
             )
         case "accepted":
@@ -200,7 +200,7 @@ def decode(line: str) -> Message:
             return Pong(fields["token"], _number(fields["t_ns"], line))
         case "error":
             fields = _fields(line, verb, ("code", "detail"))
-            return Refusal(fields["code"], printable(unquote(fields["detail"])))
+            return Refusal(fields["code"], printable_line(unquote(fields["detail"])))
     raise violation("no message of the protocol", line)
 
 
@@ -256,7 +256,8 @@ def violation(what: str, line: str) -> ProtocolError:
 
 def refused(host: str, taskset: TaskSet, refusal: Refusal) -> RunnerError:
     """Whose fault it is that the task loader of a host answered with an error: the set's, the guest's, or the protocol's."""
-    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {refusal.detail}"
+    detail = " ".join(refusal.detail.split())  # one line, whatever the guest made of it: it goes into logs
+    said = f"task set {taskset.name!r} ({taskset.taskset_id}): {refusal.code}: {detail}"
     if refusal.code in _TASKSET_CODES:
         return TaskSetError(f"the task loader refused {said}")
     if refusal.code in _GUEST_CODES:

@@ -10,6 +10,10 @@ from runner.units import NS_PER_S, NS_PER_US
 
 #: Anything a name, a path or an argument may hold: spaces, quotes, percent signs, line breaks, other scripts.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+#: Anything a name may be: one line of text.
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp", "Cs")), min_size=1, max_size=20
+)
 times_ns = st.integers(1, 100 * NS_PER_S)
 _ARG1_WORKLOADS = ("pi", "tumatmul", "linpack", "cond_mod", "cond_42")
 
@@ -37,7 +41,7 @@ def workloads(draw: st.DrawFn) -> tuple[str, dict[str, WorkloadArg]]:
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
     """Any valid task."""
-    name, rank, offset_ns = draw(texts), draw(st.integers(0, 47)), draw(st.integers(0, NS_PER_S))
+    name, rank, offset_ns = draw(names), draw(st.integers(0, 47)), draw(st.integers(0, NS_PER_S))
     policy = draw(st.sampled_from(Policy))
     n_jobs = draw(st.integers(1, 1000))
     cpus = tuple(draw(st.sets(st.integers(0, MAX_CPUS - 1), max_size=3)))
@@ -78,7 +82,7 @@ def tasksets(draw: st.DrawFn, *, max_tasks: int = 8) -> TaskSet:
     """Any valid concrete task set."""
     return TaskSet(
         tuple(draw(st.lists(tasks(), min_size=1, max_size=min(max_tasks, MAX_TASKS)))),
-        name=draw(texts),
+        name=draw(names),
         overrun_policy=draw(st.sampled_from(OverrunPolicy)),
         admission_control=draw(st.booleans()),
         stop_ns=draw(st.none() | times_ns),

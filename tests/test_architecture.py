@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors secrets deadline units durable printable private exit_codes holds shortage",
-    "model model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
+    "errors excerpt secrets deadline units durable terminal_filter private exit_codes holds shortage",
+    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
-    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_record config_schemas"
-    " resuming masking wire decoder identity disturbance mailbox"
+    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
+    " config_schemas resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",
     "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
@@ -59,6 +59,7 @@ HOMES = {
         "runner.config_schemas",
         "runner.config_composer",
         "runner.config_errors",
+        "runner.config_files",
         "runner.cli",
     },
     "omegaconf": {

@@ -21,6 +21,7 @@ from runner.simulator import Simulation
 from runner.tasksets import ExplicitTaskSets, UUniFastTaskSets
 from runner.tasksets.uunifast import MIN_WCET_NS, acceptance_probability, uunifast
 from runner.units import NS_PER_MS
+from tests.strategies import tasksets
 
 PERIODS_NS = [ms * NS_PER_MS for ms in (20, 25, 30, 40, 50, 60, 75, 100, 150, 200)]
 
@@ -197,6 +198,17 @@ class TestUUniFastTaskSets:
             ({"hyperperiods": math.inf}, "hyperperiods", ""),
             ({"seed": -1}, "seed", ""),
             ({"dl_margin": -0.1}, "dl_margin", ""),
+            ({"dl_margin": math.inf}, "dl_margin", ""),
+            ({"seed": 1 << 20_000}, "seed", ""),
+            ({"n_tasks": 1 << 20_000}, "n_tasks", ""),
+            ({"sets_per_utilization": 10**400}, "sets_per_utilization", ""),
+            ({"periods": [1 << 20_000]}, "periods[0]", ""),
+            ({"periods": [20 * NS_PER_MS] * 1001}, "periods", ""),
+            (
+                {"n_tasks": 64, "utilizations": [1.0], "periods": [10**15 + 2 * k + 1 for k in range(45)]},
+                "periods",
+                "common multiple",
+            ),
             ({"policy": "fiffo"}, "policy", "did you mean 'fifo'?"),
             ({"overrun_policy": "continu"}, "overrun_policy", "did you mean 'continue'?"),
             (
@@ -399,6 +411,80 @@ class TestExplicitTaskSets:
         error = refused(text)
         assert error.where == where
         assert hint in error.next_step
+
+    @given(tasksets())
+    def test_any_set_that_is_written_down_is_read_as_it_was(self, taskset: TaskSet) -> None:
+        written = {
+            "name": taskset.name,
+            "overrun_policy": taskset.overrun_policy.value,
+            "admission_control": taskset.admission_control,
+            "stop_ns": taskset.stop_ns,
+            "priority": "explicit",
+            "tasks": [task.as_dict() for task in taskset.tasks],
+        }
+        (read,) = explicit(yaml.safe_dump([written])).variants()
+        assert read == taskset
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            1 << 20_000,
+            [1 << 20_000],
+            [{"tasks": [{"period": 1 << 20_000}]}],
+            [{"tasks": [{"wcet": "1ms", "n_jobs": 1 << 20_000}]}],
+            [{"tasks": [{"wcet": "1ms", "priority_rank": 1 << 63}]}],
+            [{"tasks": [{"workload": "pi", "workload_args": {"arg1": 1 << 20_000}}]}],
+            [{"name": 1 << 20_000, "tasks": [{"wcet": "1ms"}]}],
+            [{"admission_control": 1 << 20_000, "tasks": [{"wcet": "1ms"}]}],
+            [{"overrun_policy": 1 << 20_000, "tasks": [{"wcet": "1ms"}]}],
+            [{"name": "a\ud800", "tasks": [{"wcet": "1ms"}]}],
+            [{"tasks": [{"name": "a\nb", "wcet": "1ms"}]}],
+            [{"tasks": [{"name": "x" * 201, "wcet": "1ms"}]}],
+            [{"tasks": [{"workload": "executable", "workload_args": {"path": "a\0b"}}]}],
+            [{"tasks": [{"workload": "executable", "workload_args": {"path": "a", "argv": ["\udcff"]}}]}],
+            [{"tasks": [{"wcet": "1ms"}] * 65}],
+            [{"x" * 10**6: 1, "tasks": []}],
+        ],
+        ids=range(16),
+    )
+    def test_what_no_table_can_hold_is_refused_in_a_few_words(self, value: Any) -> None:
+        with pytest.raises(UsageError) as caught:
+            ExplicitTaskSets(value)
+        str(caught.value).encode()
+        assert len(str(caught.value)) < 10_000
+
+    def test_values_that_hold_each_other_are_not_unfolded(self) -> None:
+        itself: list[Any] = []
+        itself.append(itself)
+        folded: list[Any] = ["x"]
+        for _ in range(40):
+            folded = [folded] * 9
+        for one in (itself, [{"tasks": itself}], folded, [{"tasks": [{"period": folded}]}], {"a": folded}):
+            with pytest.raises(UsageError):
+                ExplicitTaskSets(one)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "task",
+        [
+            {key: ["1ms"] * 20 for key in ("period", "wcet", "deadline", "offset", "kill_after_start")},
+            {"workload": "executable", "workload_args": {"path": ["a"] * 400, "argv": [["b"]] * 400}},
+        ],
+    )
+    def test_more_combinations_than_can_be_checked_are_refused_at_once(self, task: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match="combinations") as caught:
+            ExplicitTaskSets([{"tasks": [task]}])
+        assert caught.value.where.startswith("tasksets.tasksets[0].tasks[0]")
+
+    def test_combinations_count_over_all_sets(self) -> None:
+        some = {"period": ["10ms"] * 300, "wcet": ["1ms"] * 300}
+        with pytest.raises(UsageError, match="combinations"):
+            ExplicitTaskSets([{"tasks": [some]}, {"tasks": [some]}])
+
+    def test_more_variants_than_64_bits_count_are_endless(self) -> None:
+        tasks = [{"period": ["10ms", "20ms"], "wcet": "100us"}] * 64
+        source = ExplicitTaskSets([{"tasks": tasks}])
+        assert source.n_variants is None
+        assert len(list(islice(source.variants(), 3))) == 3
 
     def test_the_key_can_be_another(self) -> None:
         with pytest.raises(UsageError, match=r"^sets\[0\]\.tsks is not known"):

@@ -234,3 +234,13 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert cache_root() == Path("/var/xdg/rtfleet")
     monkeypatch.setenv("RTFLEET_CACHE", "~/own")
     assert cache_root() == tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "7", "[]", '{"version": ' + "9" * 5000 + "}", " " * (2 << 20)]
+)
+def test_a_description_that_is_none_is_damage(tmp_path: Path, text: str) -> None:
+    make_image(tmp_path / "image")
+    (tmp_path / "image" / layout.METADATA_NAME).write_text(text)
+    with pytest.raises(HostError, match="damaged"):
+        GuestImage.load(tmp_path / "image")

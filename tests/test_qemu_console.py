@@ -138,3 +138,13 @@ def test_a_console_is_nothing_but_a_terminal(tmp_path, path):
     link.write_text(json.dumps({**json.loads(link.read_text()), "pty": path}))
     with pytest.raises(UsageError, match="does not run"):
         read_link(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", "7", '{"pty": "/dev/pts/1", "pid": 1e999, "started_ticks": 1}', '{"pid": 1}'],
+)
+def test_a_link_that_is_none_leads_nowhere(tmp_path: Path, text: str) -> None:
+    (tmp_path / LINK_NAME).write_text(text)
+    with pytest.raises(UsageError, match="does not run"):
+        read_link(tmp_path)

@@ -32,6 +32,9 @@ class Peer:
         text = "".join(m if isinstance(m, str) else json.dumps(m) + "\r\n" for m in messages)
         self._theirs.sendall(text.encode())
 
+    def say_bytes(self, data: bytes) -> None:
+        self._theirs.sendall(data)
+
     def hear(self) -> dict[str, object]:
         # The client ends its messages with nothing but their own last brace.
         while True:
@@ -161,7 +164,17 @@ def test_hanging_up_frees_whoever_waits(peer, connected, owner):
         connected.execute("stop", Deadline.after(30))
 
 
-@pytest.mark.parametrize("greeting", ["no json\r\n", '{"QMP": 3}\r\n', '{"event": "X"}\r\n'])
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        "no json\r\n",
+        '{"QMP": 3}\r\n',
+        '{"event": "X"}\r\n',
+        "[" * 100_000 + "\r\n",
+        '{"QMP": {"version": {"qemu": {}}, "capabilities": []}}\r\n{"return": {}, "id": "__qmp#00000"}\r\n',
+        '{"QMP": {"version": {"qemu": 7, "package": 7}, "capabilities": []}}\r\n{"return": {}, "id": "__qmp#00000"}\r\n',
+    ],
+)
 def test_a_greeting_that_is_none_is_told(peer, monitor, greeting):
     peer.say(greeting)
     with pytest.raises(SessionLost):
@@ -176,6 +189,22 @@ def test_no_greeting_has_a_deadline(monitor):
 def test_garbage_in_the_middle_ends_the_connection(peer, connected, owner):
     peer.say("}{ garbage\r\n")
     assert owner.lost.wait(10)
+
+
+def test_bytes_that_are_no_text_end_the_connection_without_a_traceback(peer, connected, owner, capfd):
+    peer.say_bytes(b'{"event": "\xff"}\r\n')
+    assert owner.lost.wait(10)
+    with pytest.raises(SessionLost):
+        connected.execute("stop", Deadline.after(10))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [{"error": {}}, {"error": 7}, {"error": {"class": 7, "desc": []}}])
+def test_an_answer_that_is_none_is_told(peer, connected, answer):
+    thread = answering(peer, answer)
+    with pytest.raises((ProtocolError, SessionLost)):
+        connected.execute("stop", Deadline.after(10))
+    thread.join()
 
 
 def test_close_is_no_loss(peer, connected, owner):

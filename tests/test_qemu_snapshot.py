@@ -100,6 +100,13 @@ def test_a_snapshot_that_was_touched_is_made_anew(store, name, damage):
     assert make.n_made == 2
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "9" * 5000])
+def test_a_seal_that_is_none_vouches_for_nothing(store, text):
+    with lease(store, Maker()) as snapshot:
+        snapshot.seal.write_text(text)
+        assert not snapshot.sealed()
+
+
 def test_a_failed_making_leaves_nothing_and_is_tried_again(store, tmp_path):
     with pytest.raises(BootFailed), lease(store, Maker(error=BootFailed("no"))):
         pass

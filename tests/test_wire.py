@@ -547,6 +547,6 @@ def test_nor_does_what_is_written_in_another_way() -> None:
     hello = f"hello version={wire.VERSION} spin_ps=1 cpus=1 kernel=6%1b%5d0%3bx%07%0a realtime=1"
     message = wire.decode(hello)
     assert isinstance(message, wire.Hello)
-    assert message.kernel == "6 ]0;x  "
+    assert message.kernel == r"6\x1b]0;x\x07\n"
     refusal = wire.decode("error code=range detail=a%0a%1b[31mb")
-    assert refusal == wire.Refusal("range", "a  [31mb")
+    assert refusal == wire.Refusal("range", r"a\n\x1b[31mb")

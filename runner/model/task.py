@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from runner.errors import UsageError
+from runner.excerpt import excerpt
+from runner.model.refusal import can_be_passed, check, check_name, member_of, refusal
 from runner.units import MAX_TIME_NS, NS_PER_S
 
 MAX_CPUS = 64
@@ -24,7 +25,6 @@ DL_RUNTIME_MIN_NS = 1024
 DL_PERIOD_MIN_NS = 100_000
 DL_PERIOD_MAX_NS = (1 << 22) * 1000
 
-_E = TypeVar("_E", bound=StrEnum)
 WorkloadArg = int | str | tuple[str, ...]
 
 
@@ -38,6 +38,11 @@ class Policy(StrEnum):
     #: SCHED_OTHER: no real-time class.
     OTHER = "other"
 
+
+_NUMBERS = (
+    *("period_ns", "wcet_ns", "deadline_ns", "offset_ns", "priority_rank", "n_jobs"),
+    *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
+)
 
 #: Workload name -> the arguments it takes, and whether each may be left out.
 WORKLOADS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
@@ -54,25 +59,6 @@ WORKLOADS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
         "executable": {"path": False, "argv": True},
     }
 )
-
-
-def refusal(where: str, what: str, next_step: str = "") -> UsageError:
-    """The error that says which field of which task is wrong."""
-    return UsageError(f"{where} {what}", next_step=next_step)
-
-
-def check(condition: bool, where: str, what: str, next_step: str = "") -> None:
-    """Raise the refusal unless the condition holds."""
-    if not condition:
-        raise refusal(where, what, next_step)
-
-
-def member_of(kind: type[_E], value: str, where: str) -> _E:
-    """The member of an enumeration that `value` names, or the refusal that lists them all."""
-    try:
-        return kind(value)
-    except ValueError:
-        raise refusal(where, f"is {value!r}", f"choose one of: {', '.join(kind)}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +101,8 @@ class Task:
     dl_runtime_ns: int | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.name, "task")
+        self._check_numbers()
         object.__setattr__(self, "policy", member_of(Policy, self.policy, f"task {self.name!r}.policy"))
         object.__setattr__(self, "workload_args", MappingProxyType(dict(self.workload_args)))
         object.__setattr__(self, "cpu_affinity", tuple(sorted(set(self.cpu_affinity))))
@@ -122,6 +110,14 @@ class Task:
         self._check_workload()
         if self.policy is Policy.DEADLINE:
             self._check_sched_deadline()
+
+    def _check_numbers(self) -> None:
+        """Before anything is computed with them, or shown."""
+        given = [(name, getattr(self, name)) for name in _NUMBERS]
+        given += [(f"workload_args.{name}", value) for name, value in self.workload_args.items()]
+        for name, value in given:
+            if isinstance(value, int) and value.bit_length() > 63:
+                raise refusal(f"task {self.name!r}.{name}", f"is {excerpt(value)}, beyond 64 bits")
 
     def _check_times(self) -> None:
         at = f"task {self.name!r}"
@@ -164,7 +160,9 @@ class Task:
         at = f"task {self.name!r}"
         known = WORKLOADS.get(self.workload)
         if known is None:
-            raise refusal(f"{at}.workload", f"is {self.workload!r}", f"choose one of: {', '.join(WORKLOADS)}")
+            raise refusal(
+                f"{at}.workload", f"is {excerpt(self.workload)}", f"choose one of: {', '.join(WORKLOADS)}"
+            )
         for name in self.workload_args:
             check(
                 name in known,
@@ -188,8 +186,16 @@ class Task:
         check(
             isinstance(arg1, int) and 0 <= arg1 < 1 << 63,
             f"{at}.workload_args.arg1",
-            f"is {arg1!r}, not a count",
+            f"is {excerpt(arg1)}, not a count",
         )
+        if self.workload == "executable":
+            for name, value in self.workload_args.items():
+                for word in (value,) if isinstance(value, str | int) else value:
+                    check(
+                        can_be_passed(str(word)),
+                        f"{at}.workload_args.{name}",
+                        f"is {excerpt(value)}, which no program can be given: it has a null byte, or is no text",
+                    )
 
     def _check_sched_deadline(self) -> None:
         at = f"task {self.name!r}"

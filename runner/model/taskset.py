@@ -11,7 +11,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from runner.model.task import Policy, Task, check, member_of, refusal
+from runner.excerpt import excerpt
+from runner.model.refusal import check, check_name, member_of, refusal
+from runner.model.task import Policy, Task
 from runner.units import MAX_TIME_NS
 
 MAX_TASKS = 64
@@ -77,7 +79,7 @@ class TaskSet:
         provenance: Where the set comes from.
 
     Raises:
-        UsageError: no task, too many, or more priority levels than the guest has.
+        UsageError: no task, too many, more priority levels than the guest has, or a name that no table or log can hold.
     """
 
     tasks: tuple[Task, ...]
@@ -90,6 +92,7 @@ class TaskSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        check_name(self.name, "task set")
         at = f"task set {self.name!r}"
         overrun = member_of(OverrunPolicy, self.overrun_policy, f"{at}.overrun_policy")
         object.__setattr__(self, "overrun_policy", overrun)
@@ -104,7 +107,11 @@ class TaskSet:
             f"use {len(self._levels)} priority ranks; a guest has {MAX_PRIORITY_LEVELS} levels for tasks",
         )
         if self.stop_ns is not None:
-            check(0 < self.stop_ns <= MAX_TIME_NS, f"{at}.stop_ns", f"is {self.stop_ns}, must be more than 0")
+            check(
+                0 < self.stop_ns <= MAX_TIME_NS,
+                f"{at}.stop_ns",
+                f"is {excerpt(self.stop_ns)}, must be 1…{MAX_TIME_NS}",
+            )
         names = {f.name for f in fields(Task)}
         for task_idx, attribute in self.choices:
             check(
@@ -137,9 +144,9 @@ class TaskSet:
 
     @property
     def n_variants(self) -> int | None:
-        """How many concrete sets `variants()` yields; None when an attribute's values cannot be counted."""
+        """How many concrete sets `variants()` yields; None when an attribute's values cannot be counted, or it has over 64 bits."""
         counts = [len(values) for values in self.choices.values() if isinstance(values, Sized)]
-        return math.prod(counts) if len(counts) == len(self.choices) else None
+        return countable(math.prod(counts)) if len(counts) == len(self.choices) else None
 
     @property
     def end_ns(self) -> int:
@@ -177,6 +184,11 @@ class TaskSet:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def countable(number: int) -> int | None:
+    """A number of task sets; None where it is as good as endless: beyond 64 bits."""
+    return number if number.bit_length() < 64 else None
 
 
 def _product(factors: list[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:

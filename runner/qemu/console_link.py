@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runner.durable import replace_text
+from runner.durable import read_json, replace_text
 from runner.errors import ProtocolError, UsageError
 
 LINK_NAME = "console.json"
@@ -59,11 +60,11 @@ def read_link(folder: Path) -> ConsoleLink:
     Raises:
         UsageError: it does not run; says what can be read instead.
     """
-    try:
-        fields = json.loads((folder / LINK_NAME).read_text(encoding="utf-8"))
-        link = ConsoleLink(str(fields["pty"]), int(fields["pid"]), int(fields["started_ticks"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        link = None
+    link = None
+    with suppress(OSError, ValueError):
+        match read_json(folder / LINK_NAME):
+            case {"pty": str(pty), "pid": int(pid), "started_ticks": int(started_ticks)}:
+                link = ConsoleLink(pty, pid, started_ticks)
     if link is None or not _TERMINAL.fullmatch(link.pty) or not link.alive:
         raise UsageError(
             f"{folder.name} does not run",

@@ -9,6 +9,7 @@ import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runner.durable import MAX_BYTES, parse_json, read_start
 from runner.errors import HostError
 from runner.qemu.architectures import ARCHITECTURES, architecture
 
@@ -64,13 +65,13 @@ class ImageMetadata:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> ImageMetadata:
+    def from_json(cls, text: str | bytes) -> ImageMetadata:
         """The opposite of `to_json`.
 
         Raises:
             ValueError: when the text is something else, or of another version; says what is wrong.
         """
-        fields = json.loads(text)
+        fields = parse_json(text)
         if not isinstance(fields, dict) or fields.get("version") != IMAGE_VERSION:
             raise ValueError(f"it is not of version {IMAGE_VERSION}")
         words = ("arch", "digest", "kernel_release", "sources_sha256")
@@ -167,7 +168,7 @@ class GuestImage:
         folder = folder.absolute()
         path = folder / METADATA_NAME
         try:
-            metadata = ImageMetadata.from_json(path.read_text(encoding="utf-8"))
+            metadata = ImageMetadata.from_json(read_start(path, MAX_BYTES + 1))
             for name, size_bytes in metadata.sizes_bytes.items():
                 path = folder / name
                 status = path.stat()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.durable import replace_text
+from runner.durable import read_json, replace_text
 from runner.errors import BootFailed, HostError
 from runner.private import make_private
 from runner.qemu.architectures import architecture
@@ -143,13 +143,12 @@ def choose_acceleration(
         return Acceleration(Accelerator.TCG, f"{KVM_DEVICE} is missing or may not be opened{whose}")
     binary = find_binary(spec)
     memo = cache_root() / "probes" / f"{_kvm_key(binary, image)}.json"
-    try:
-        return _remembered(memo)
-    except (OSError, ValueError, KeyError):
+    found = remembered(memo)
+    if found is None:
         hardware = Hardware(binary=binary, spec=replace(spec, vcpus=1), arch=arch, accel=Accelerator.KVM)
         found = _try_kvm(hardware, image, deadline.at_most(_KVM_BOOT_S), switch)
-    make_private(memo.parent)
-    replace_text(memo, json.dumps({"accel": found.accel.value, "reason": found.reason}) + "\n")
+        make_private(memo.parent)
+        replace_text(memo, json.dumps({"accel": found.accel.value, "reason": found.reason}) + "\n")
     return found
 
 
@@ -159,9 +158,13 @@ def _kvm_key(binary: Path, image: GuestImage) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
-def _remembered(memo: Path) -> Acceleration:
-    fields = json.loads(memo.read_text(encoding="utf-8"))
-    return Acceleration(Accelerator(fields["accel"]), str(fields["reason"]))
+def remembered(memo: Path) -> Acceleration | None:
+    """The answer that was kept in that file; None where there is none, or something else."""
+    try:
+        fields = read_json(memo)
+        return Acceleration(Accelerator(fields["accel"]), str(fields["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _try_kvm(hardware: Hardware, image: GuestImage, deadline: Deadline, switch: KillSwitch) -> Acceleration:

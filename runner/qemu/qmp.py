@@ -162,6 +162,8 @@ class QmpMonitor:
         try:
             with suppress(asyncio.CancelledError):
                 asyncio.run(self._talk(channel))
+        except Exception as exc:  # noqa: BLE001 - the thread's top: QEMU said what the library, or we, stumbled over
+            _log.warning("%s: QEMU's monitor does not speak QMP: %r", self._name, exc)
         finally:
             channel.close()
             self._ready.cancel()
@@ -187,7 +189,7 @@ class QmpMonitor:
                 self._loop = None
             # Calls that got in before are scheduled by now; asyncio.run() cancels those that remain.
             await asyncio.sleep(0)
-            with suppress(QMPError, OSError, EOFError):
+            with suppress(Exception):  # whatever ended the connection is raised once more
                 await self._client.disconnect()
 
     async def _deliver_until_lost(self, listener: EventListener) -> None:
@@ -223,7 +225,7 @@ def _note_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     if isinstance(context.get("exception"), EOFError | OSError | QMPError):
         _log.debug("stray: %s: %r", context.get("message"), context["exception"])
     else:
-        loop.default_exception_handler(context)
+        _log.warning("stray: %s: %r", context.get("message"), context.get("exception"))
 
 
 def _version(client: QMPClient) -> str:

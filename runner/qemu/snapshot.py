@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.deadline import Deadline
+from runner.durable import read_json
 from runner.errors import BootFailed, HostError, HostShortage
 from runner.private import make_private, write_private
 from runner.qemu.killswitch import KillSwitch
@@ -66,8 +67,7 @@ class Snapshot:
         The RAM file is judged by size and time of change: reading 128 MiB would take longer than all the rest of a start.
         """
         try:
-            fields = json.loads(self.seal.read_text(encoding="utf-8"))
-            return bool(fields == self._describe())
+            return bool(read_json(self.seal) == self._describe())
         except (OSError, ValueError):
             return False
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 from runner.deadline import Deadline
 from runner.errors import RunnerError, SessionLost, UsageError
 from runner.events import EndEvent, Event, JobEvent, TaskDoneEvent
+from runner.excerpt import excerpt
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.simulator import Simulation
@@ -45,9 +46,10 @@ class SimulationSession(AbstractSession):
     ideal: ClassVar[bool] = True
 
     def __init__(self, *, realtime_factor: float | None = None) -> None:
-        if realtime_factor is not None and not realtime_factor > 0:
+        number = isinstance(realtime_factor, int | float) and realtime_factor > 0
+        if realtime_factor is not None and not number:
             raise UsageError(
-                f"realtime_factor is {realtime_factor}, must be more than 0",
+                f"realtime_factor is {excerpt(realtime_factor)}, must be a number, and more than 0",
                 next_step="leave it out for a simulation as fast as possible",
             )
         self._factor = realtime_factor

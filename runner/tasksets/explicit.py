@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,10 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from runner.errors import UsageError
-from runner.model import OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
+from runner.model import MAX_TASKS, OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
+from runner.model.taskset import countable
 from runner.tasksets.written import (
     Reader,
     arguments,
+    check_number,
     cpus,
     flag,
     mapping,
@@ -70,14 +73,18 @@ class ExplicitTaskSets:
     def __init__(self, tasksets: Sequence[Mapping[str, Any]], *, key: str = "tasksets.tasksets") -> None:
         if not tasksets:
             raise UsageError(f"{key} is empty", where=key, next_step="write down at least one task set")
-        self._sets = [
-            _read_taskset(item, f"{key}[{idx}]") for idx, item in enumerate(sequence(tasksets, key))
-        ]
+        self._sets: list[_Written] = []
+        n_checked = 0
+        for idx, item in enumerate(sequence(tasksets, key)):
+            self._sets.append(_read_taskset(item, f"{key}[{idx}]"))
+            n_checked += self._sets[-1].n_checked
+            check_number((n_checked,), key)
 
     @property
-    def n_variants(self) -> int:
-        """Combinations of all sets."""
-        return sum(written.taskset.n_variants or 0 for written in self._sets)
+    def n_variants(self) -> int | None:
+        """Combinations of all sets; None beyond 64 bits."""
+        counts = [written.taskset.n_variants for written in self._sets]
+        return countable(sum(count for count in counts if count is not None)) if None not in counts else None
 
     def variants(self) -> Iterator[TaskSet]:
         """The combinations of the first set, then those of the second …"""
@@ -91,6 +98,7 @@ class _Written:
 
     taskset: TaskSet
     priorities: Priorities
+    n_checked: int
 
     def variants(self) -> Iterator[TaskSet]:
         for variant in self.taskset.variants():
@@ -136,10 +144,10 @@ _TASKSET_KEYS: Mapping[str, tuple[str, Reader]] = MappingProxyType(
 
 def _read_taskset(item: object, key: str) -> _Written:
     given = dict(mapping(item, key))
-    written_tasks = [
-        mapping(task, f"{key}.tasks[{idx}]")
-        for idx, task in enumerate(sequence(given.pop("tasks", ()), f"{key}.tasks"))
-    ]
+    items = sequence(given.pop("tasks", ()), f"{key}.tasks")
+    if len(items) > MAX_TASKS:
+        raise UsageError(f"{key}.tasks has {len(items)} tasks, more than {MAX_TASKS}", where=f"{key}.tasks")
+    written_tasks = [mapping(task, f"{key}.tasks[{idx}]") for idx, task in enumerate(items)]
     named = given.pop("priority", None)
     values = _read_fields(given, _TASKSET_KEYS, key, others=("tasks", "priority"))
     for attribute, several_values in values.items():
@@ -151,8 +159,11 @@ def _read_taskset(item: object, key: str) -> _Written:
             )
     tasks: list[Task] = []
     choices: dict[tuple[int, str], tuple[Any, ...]] = {}
+    n_checked = 1
     for idx, written in enumerate(written_tasks):
-        task, several_of = _read_task(written, f"{key}.tasks[{idx}]", idx)
+        task, several_of, n_combinations = _read_task(written, f"{key}.tasks[{idx}]", idx)
+        n_checked += n_combinations
+        check_number((n_checked,), key)
         tasks.append(task)
         choices.update({(idx, attribute): tuple(of) for attribute, of in several_of.items()})
     priorities = _priorities(named, written_tasks, key)
@@ -163,7 +174,7 @@ def _read_taskset(item: object, key: str) -> _Written:
             provenance=Provenance(generator="explicit", params={"key": key}),
             **{attribute: only for attribute, (only,) in values.items()},
         )
-        return _Written(replace(taskset, tasks=_ranked(taskset.tasks, priorities)), priorities)
+        return _Written(replace(taskset, tasks=_ranked(taskset.tasks, priorities)), priorities, n_checked)
 
 
 def _priorities(named: object, tasks: Sequence[Mapping[str, Any]], key: str) -> Priorities:
@@ -181,19 +192,22 @@ def _priorities(named: object, tasks: Sequence[Mapping[str, Any]], key: str) -> 
     return priorities
 
 
-def _read_task(written: Mapping[str, Any], key: str, idx: int) -> tuple[Task, dict[str, list[Any]]]:
-    """The task with the first value of everything, and the attributes that have several."""
+def _read_task(written: Mapping[str, Any], key: str, idx: int) -> tuple[Task, dict[str, list[Any]], int]:
+    """The task with the first value of everything, the attributes that have several, and how many combinations were checked."""
     given = dict(written)
     written_args = given.pop("workload_args", None)
     values = _read_fields(given, _TASK_KEYS, key, others=("workload_args",))
     if written_args is not None:
         values["workload_args"] = arguments(written_args, f"{key}.workload_args")
+    n_combinations = check_number(map(len, values.values()), key)
     with _located(key):
-        combinations = [
+        tasks = (
             Task(**{"name": f"task{idx}", "period_ns": None, **dict(zip(values, combination, strict=True))})
             for combination in itertools.product(*values.values())
-        ]
-    return combinations[0], {attribute: of for attribute, of in values.items() if len(of) > 1}
+        )
+        first = next(tasks)
+        deque(tasks, maxlen=0)
+    return first, {attribute: of for attribute, of in values.items() if len(of) > 1}, n_combinations
 
 
 def _read_fields(

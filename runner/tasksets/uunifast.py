@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runner.errors import UsageError
+from runner.excerpt import excerpt
 from runner.model import OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
 from runner.model.task import MAX_JOBS_PER_TASK
 from runner.model.taskset import MAX_PRIORITY_LEVELS, MAX_TASKS
@@ -19,6 +20,11 @@ from runner.units import MAX_TIME_NS, NS_PER_US
 MIN_WCET_NS = 2 * NS_PER_US
 # Below this, redrawing until every task fits takes too long: 10,000 draws a set.
 MIN_ACCEPTANCE = 1e-4
+MAX_SETS = 10**12
+MAX_SEED_BITS = 128
+MAX_MARGIN = 1000
+MAX_PERIODS = 1000
+MAX_HYPERPERIOD_BITS = 512
 
 
 def uunifast(n_tasks: int, utilization: float, uniform: Callable[[], float]) -> list[float]:
@@ -101,16 +107,35 @@ class UUniFastTaskSets:
         self._check_horizon()
 
     def _check_counts(self) -> None:
-        _require(1 <= self._n_tasks <= MAX_TASKS, "n_tasks", f"is {self._n_tasks}, must be 1…{MAX_TASKS}")
-        _require(self._n_sets >= 1, "sets_per_utilization", f"is {self._n_sets}, must be 1 or more")
-        _require(self._seed >= 0, "seed", f"is {self._seed}, must be 0 or more")
-        _require(self._dl_margin >= 0, "dl_margin", f"is {self._dl_margin}, must be 0 or more")
+        _require(
+            1 <= self._n_tasks <= MAX_TASKS, "n_tasks", f"is {excerpt(self._n_tasks)}, must be 1…{MAX_TASKS}"
+        )
+        _require(
+            1 <= self._n_sets <= MAX_SETS,
+            "sets_per_utilization",
+            f"is {excerpt(self._n_sets)}, must be 1…{MAX_SETS}",
+        )
+        _require(
+            0 <= self._seed < 1 << MAX_SEED_BITS,
+            "seed",
+            f"is {excerpt(self._seed)}, must be 0 or more, and have at most {MAX_SEED_BITS} bits",
+        )
+        _require(
+            0 <= self._dl_margin <= MAX_MARGIN,
+            "dl_margin",
+            f"is {self._dl_margin}, must be 0…{MAX_MARGIN}",
+        )
         _require(bool(self._periods_ns), "periods", "is empty", "list the periods to draw from")
+        _require(
+            len(self._periods_ns) <= MAX_PERIODS,
+            "periods",
+            f"has {len(self._periods_ns)} values, more than {MAX_PERIODS}",
+        )
         for idx, period_ns in enumerate(self._periods_ns):
             _require(
                 MIN_WCET_NS <= period_ns <= MAX_TIME_NS,
                 f"periods[{idx}]",
-                f"is {period_ns} ns, must be {MIN_WCET_NS} ns or more",
+                f"is {excerpt(period_ns)} ns, must be {MIN_WCET_NS}…{MAX_TIME_NS} ns",
             )
         n_ranks = min(self._n_tasks, len(set(self._periods_ns)))
         _require(
@@ -149,12 +174,15 @@ class UUniFastTaskSets:
         )
         longest_first = sorted(self._periods_ns, reverse=True)
         hyperperiod_ns = min(math.lcm(*self._periods_ns), math.prod(longest_first[: self._n_tasks]))
-        longest_ns = hyperperiod_ns * self._hyperperiods
+        # Beyond the range of floats, which no number of hyperperiods makes up for.
+        endless = hyperperiod_ns.bit_length() > MAX_HYPERPERIOD_BITS
+        longest_ns = math.inf if endless else hyperperiod_ns * self._hyperperiods
+        shown_ns = excerpt(hyperperiod_ns) if endless else f"{hyperperiod_ns:.3g}"
         advice = "choose periods that divide a common multiple, such as 20, 25, 30, 40, 50 and 60 ms; or lower hyperperiods"
         _require(
             longest_ns <= MAX_TIME_NS,
             "periods",
-            f"can have a hyperperiod of {hyperperiod_ns:.3g} ns: {self._hyperperiods:g} of them are beyond 64-bit time",
+            f"can have a hyperperiod of {shown_ns} ns: {self._hyperperiods:g} of them are beyond 64-bit time",
             advice,
         )
         n_jobs = longest_ns / min(self._periods_ns)

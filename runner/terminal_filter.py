@@ -1,4 +1,4 @@
-"""Text from somebody who may mean harm, as text that a terminal and a log can be shown."""
+"""A stream from somebody who may mean harm, as a terminal can be shown it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,6 @@ _OTHERS = frozenset({"6n", "?25h", "?25l", "?7h", "?7l", "?1049h", "?1049l"})
 _PARAMETERS = frozenset("0123456789;")
 # No sequence of use is longer.
 _SEQUENCE_MAX = 32
-
-
-def printable(text: str) -> str:
-    """The text with a blank for whatever would move the cursor, change the terminal, or begin another line."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
-
-
-def printable_lines(text: str) -> str:
-    """As `printable`, line by line."""
-    return text if text.isprintable() else "\n".join(printable(line) for line in text.split("\n"))
 
 
 class _State(Enum):

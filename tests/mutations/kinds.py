@@ -1,0 +1,24 @@
+"""Every kind, by name, in the order in which they are fed."""
+
+from __future__ import annotations
+
+from tests.mutations import configs, files, messages, names, peers, texts
+from tests.mutations.kind import Kind
+
+_ALL: tuple[type[Kind], ...] = (
+    texts.ControlFile,
+    texts.WrittenTaskSets,
+    configs.ComposedConfig,
+    messages.MailboxReply,
+    messages.MailboxHello,
+    messages.SpokenLines,
+    messages.GuestRequests,
+    peers.QmpPeer,
+    peers.SshPeer,
+    files.ResultDatabase,
+    files.JsonFile,
+    files.SavedState,
+    names.Names,
+    configs.CommandLine,
+)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in _ALL}
