@@ -26,7 +26,7 @@ class Injection:
 
     Attributes:
         fault: Which.
-        at: From the how manieth handed-over set of the run on.
+        at: When as many of the sets were handed over.
         seed: For whatever of it is left to chance.
         injected_s: When it happened, on the monotonic clock; None: not yet.
         noticed_s: When it was noticed; None: not yet.

@@ -64,7 +64,7 @@ class DiskFull(Fault):
             f"mkdir -p {folder} {kept} && {carry.format(folder, kept)}"
             f" && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {folder} && {carry.format(kept, folder)} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -rf {folder}/ballast {kept} && mkdir {kept} && {carry.format(folder, kept)} && umount {folder}"
+            f"rm -rf {folder}/ballast {kept} && mkdir {kept} && {carry.format(folder, kept)} && umount --lazy {folder}"
             # A journal of what was there before does not belong to the data that come there now.
             f" && find {folder} -mindepth 1 -delete && {carry.format(kept, folder)} && rm -rf {kept} || exit 4\n"
             "exit $code"

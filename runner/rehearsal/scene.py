@@ -59,7 +59,8 @@ class Scene:
         self._changed = Condition()
         self._calls: list[tuple[float, Call]] = []
         self._relays: dict[int | None, Relay] = {}
-        self._n_handed_over = 0
+        # By their ids: a set that is tried again is the same one.
+        self._handed_over: set[str] = set()
         self._closing = False
         self._waited_until_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,15 +165,19 @@ class Scene:
     def look(self) -> bool:
         """See which faults were noticed, and heal those that were, or should have been long ago; whether any is left."""
         for one in self.injections:
-            if not one.open or one.injected_s is None:
+            if one.injected_s is None or one.healed:
                 continue
-            now_s = time.monotonic()
-            if one.fault.noticed(self, one):
-                one.noticed_s = now_s
             deadline_s = one.fault.deadline_s(self.setup, one) or 0.0
-            if one.noticed_s is not None or now_s > one.injected_s + deadline_s + _GRACE_S:
+            late = time.monotonic() > one.injected_s + deadline_s + _GRACE_S
+            if not self._is_open(one) or late:
                 self._heal(one)
         return any(one.open for one in self.injections)
+
+    def _is_open(self, one: Injection) -> bool:
+        """Whether a fault has happened and was not noticed yet, as things are now."""
+        if one.open and one.fault.noticed(self, one):
+            one.noticed_s = time.monotonic()
+        return one.open
 
     def _heal(self, one: Injection) -> None:
         if one.injected_s is not None and not one.healed:
@@ -230,7 +235,8 @@ class Scene:
             self._calls.append((time.monotonic(), call))
             if call.what == "next":
                 self._changed.wait_for(self._may_go_on)
-            self._n_handed_over += call.what == "start"
+            if call.what == "start":
+                self._handed_over.add(str(call.facts["taskset_id"]))
             if call.what == "ssh" and self.injections:
                 return str(self._relay_to(call).port)
             one = next((one for one in self.injections if self._is_due(one, call)), None)
@@ -254,10 +260,10 @@ class Scene:
 
     def _is_due(self, one: Injection, call: Call) -> bool:
         happened = one.begun or one.injected_s is not None
-        if happened or call.what not in one.fault.moments or self._n_handed_over < one.at:
+        if happened or call.what not in one.fault.moments or len(self._handed_over) < one.at:
             return False
         # A run that is held, or that is over, notices nothing else.
-        others = [other for other in self.injections if other is not one and other.open]
+        others = [other for other in self.injections if other is not one and self._is_open(other)]
         return not any(other.fault.holds or one.fault.exits for other in others)
 
     def _injected(self, one: Injection, call: Call) -> str:
@@ -271,7 +277,7 @@ class Scene:
         if word is None:
             return ""
         machine = call.facts.get("machine", "")
-        place = f"set {self._n_handed_over}, {call.what}{f', {machine}' if machine else ''}"
+        place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
         one.begin(call, place, log_bytes, self._waited_until_s)
         return word
 
