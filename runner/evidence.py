@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -24,6 +25,7 @@ MAX_EVENTS = 200
 _TAIL_BYTES = 64 << 10
 # How the name of a folder begins that is not whole.
 _PARTIAL = "."
+_SURROGATES = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
 _log = logging.getLogger("runner.evidence")
 
 
@@ -111,12 +113,18 @@ def _report(target: Path, run: Run, error: RunnerError) -> str:
 
 
 def _experiment(run: Run) -> str:
-    """A file for the group `experiment`; JSON is YAML."""
+    """A file for the group `experiment`; JSON is YAML, but for how it escapes characters beyond 16 bits: as two, which YAML leaves two."""
     experiment = {
         "defaults": [{"override /tasksets": "explicit"}],
         "tasksets": {"tasksets": [_uninterpolated(write_down(run.taskset))]},
     }
-    return f"# @package _global_\n{json.dumps(experiment, indent=1)}\n"
+    text = _SURROGATES.sub(_escaped, json.dumps(experiment, indent=1))
+    return f"# @package _global_\n{text}\n"
+
+
+def _escaped(pair: re.Match[str]) -> str:
+    high, low = int(pair[1], 16), int(pair[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + low - 0xDC00:08x}"
 
 
 def _uninterpolated(value: object) -> object:

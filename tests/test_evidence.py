@@ -75,7 +75,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_name_that_looks_like_a_reference_is_a_name(tmp_path: Path) -> None:
-    taskset = TaskSet((Task(period_ns=None, wcet_ns=1, name="${oc.env:HOME}"),), name="${a} $${b} 'ö'\n")
+    taskset = TaskSet((Task(period_ns=None, wcet_ns=1, name="${oc.env:HOME}"),), name="${a} $${b} 'ö' 𐀀")
     kept = EvidenceStore(tmp_path).keep(attempt(taskset), ERROR)
     assert kept is not None
     again = read_again(kept / "experiment" / "alone.yaml")
