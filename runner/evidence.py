@@ -14,6 +14,7 @@ from pathlib import Path
 from runner.durable import sync_folder, sync_tree
 from runner.errors import RunnerError
 from runner.events import Event, Run
+from runner.private import make_private, write_private
 from runner.tasksets.explicit import write_down
 
 #: Task sets of which evidence is kept; if there are more, they die of the same.
@@ -69,21 +70,25 @@ class EvidenceStore:
     def _keep(
         self, target: Path, run: Run, error: RunnerError, logs: Iterable[Path], events: Sequence[Event]
     ) -> Path | None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder)
         kept = {path.name for path in self._folder.iterdir() if not path.name.startswith(_PARTIAL)}
         if len(kept - {target.name}) >= self._max_sets:
             return None
         partial = self._folder / f"{_PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            (partial / "experiment").mkdir(parents=True)
-            (partial / "error.txt").write_text(_report(target, run, error), "utf-8", "replace")
-            (partial / "experiment" / "alone.yaml").write_text(_experiment(run), "utf-8")
+            make_private(partial / "experiment")
             lines = [f"{event}\n" for event in list(events)[-MAX_EVENTS:]]
-            (partial / "events.txt").write_text("".join(lines), "utf-8")
+            texts = {
+                "error.txt": _report(target, run, error),
+                "experiment/alone.yaml": _experiment(run),
+                "events.txt": "".join(lines),
+            }
+            for name, text in texts.items():
+                write_private(partial / name, text.encode("utf-8", "replace"))
             for log in logs:
                 if log.exists():
-                    (partial / log.name).write_bytes(_tail(log))
+                    write_private(partial / log.name, _tail(log))
             sync_tree(partial)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)

@@ -38,6 +38,11 @@ RANKS = (
     "roster distributor",
     "terminal manifest assembly run_files run campaign cli check console"
     " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
+    "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
+    " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
+    " rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene"
+    " rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial"
+    " rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -78,6 +83,8 @@ HOMES = {
         "runner.record",
         "runner.reuse",
         "runner.parquet",
+        "runner.rehearsal.comparison",
+        "runner.rehearsal.host_faults",
     },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own

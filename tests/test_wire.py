@@ -549,4 +549,4 @@ def test_nor_does_what_is_written_in_another_way() -> None:
     assert isinstance(message, wire.Hello)
     assert message.kernel == r"6\x1b]0;x\x07\n"
     refusal = wire.decode("error code=range detail=a%0a%1b[31mb")
-    assert refusal == wire.Refusal("range", "a  [31mb")
+    assert refusal == wire.Refusal("range", r"a\n\x1b[31mb")

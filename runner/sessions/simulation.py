@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from enum import Enum
+from typing import ClassVar
 
 from runner.deadline import Deadline
 from runner.errors import RunnerError, SessionLost, UsageError
@@ -40,6 +41,9 @@ class SimulationSession(AbstractSession):
     Raises:
         UsageError: when the factor is not more than 0.
     """
+
+    #: What it yields is computed from the task set alone, as `runner.simulator` does. Not inherited: a class that changes it does not.
+    ideal: ClassVar[bool] = True
 
     def __init__(self, *, realtime_factor: float | None = None) -> None:
         number = isinstance(realtime_factor, int | float) and realtime_factor > 0
