@@ -28,6 +28,8 @@ _LOOK_S = 0.01
 _GRACE_S = 5.0
 # So long after a run's end it may take until nothing of it is there any more.
 _GONE_S = 3.0
+# Monitors hear of a set a moment after it is over; of one that failed they hear something else.
+_BEHIND_S = 1.0
 RESULTS = "results.sqlite"
 #: Returned by a fault: no answer comes until it is healed.
 WAIT = "wait"
@@ -234,6 +236,7 @@ class Scene:
             self.runner_pid = call.pid
             self._calls.append((time.monotonic(), call))
             if call.what == "next":
+                self._changed.wait_for(lambda: not self._monitors_are_behind(), _BEHIND_S)
                 self._changed.wait_for(self._may_go_on)
             if call.what == "start":
                 self._handed_over.add(str(call.facts["taskset_id"]))
@@ -254,6 +257,13 @@ class Scene:
     def relay_of(self, call: Call) -> Relay | None:
         """Through which the session to that emulator's guest goes."""
         return self._relays.get(call.host_pid)
+
+    def _monitors_are_behind(self) -> bool:
+        """Whether a fault is due that happens when monitors hear of a set that was handed over before."""
+        return not self._closing and any(
+            one.injected_s is None and "finish" in one.fault.moments and len(self._handed_over) >= one.at
+            for one in self.injections
+        )
 
     def _may_go_on(self) -> bool:
         return self._closing or not any(one.open and one.fault.holds for one in self.injections)
@@ -279,6 +289,7 @@ class Scene:
         machine = call.facts.get("machine", "")
         place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
         one.begin(call, place, log_bytes, self._waited_until_s)
+        self._changed.notify_all()
         return word
 
     def wait(self, wait_s: float) -> None:
