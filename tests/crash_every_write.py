@@ -38,7 +38,7 @@ def main() -> int:
         restart_with_shim(compiled(Path(tempfile.mkdtemp(prefix="crash-shim-"))))
     del os.environ["LD_PRELOAD"]
     workshop = Path(tempfile.mkdtemp(prefix="crash-", dir=options.folder))
-    subject = SUBJECTS[options.subject]()
+    subject = SUBJECTS[options.subject](workshop)
     began_s = time.monotonic()
     table = Table()
     for mode in options.mode or list(Mode):

@@ -35,13 +35,15 @@ def main() -> int:
     options = _options()
     workshop = Path(tempfile.mkdtemp(prefix="kill-", dir=options.folder))
     table = Table()
-    for name, subject, n, n_at_once in (
-        ("simulated", SUBJECTS[options.subject](), options.runs, options.at_once),
-        ("guests", GUESTS[options.subject](), options.guests, 1),
+    for name, kind, n, n_at_once in (
+        ("simulated", SUBJECTS[options.subject], options.runs, options.at_once),
+        ("guests", GUESTS[options.subject], options.guests, 1),
     ):
         if n:
             began_s = time.monotonic()
-            _kill(name, subject, workshop, Plan(n, n_at_once, options.seed), table)
+            place = workshop / name
+            place.mkdir()
+            _kill(name, kind(place), place, Plan(n, n_at_once, options.seed), table)
             print(f"{name}: {n} runs in {time.monotonic() - began_s:.0f} s", flush=True)
     print(table.render())
     if table.good:
