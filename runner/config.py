@@ -83,12 +83,13 @@ def to_plan(config: DictConfig) -> RunPlan:
         )
     if machines.host not in ("qemu", "none"):
         raise UsageError(f"machines.host is {excerpt(machines.host)}", next_step="choose qemu or none")
+    tasksets = _made(config.tasksets, "tasksets")
     seed = config.tasksets.get("seed")
     open_session = _made(machines.session, "machines.session", call=False)
     # A session that says nothing, or is made by a function, has the guest's network to talk through.
     reach = getattr(open_session.func, "reach", Reach.SSH)
     return RunPlan(
-        tasksets=_made(config.tasksets, "tasksets"),
+        tasksets=tasksets,
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
         qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,

@@ -81,6 +81,18 @@ def test_what_is_asked_for_is_named(tmp_path: Path, name: str) -> None:
     assert key in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, 7, "text", []])
+def test_task_sets_that_are_no_section_are_named(tmp_path: Path, value: object) -> None:
+    """As a file of the user's can leave it."""
+    config = composed(tmp_path)
+    OmegaConf.update(
+        config, "tasksets", value, merge=False
+    )  # of all other sections OmegaConf knows that they are one
+    with pytest.raises(UsageError) as caught:
+        to_plan(config)
+    assert caught.value.where == "tasksets._target_"
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/")])
 def test_an_experiment_runs_what_it_is_named_for(tmp_path: Path, name: str) -> None:
     """On guests and simulated alike; another machine or monitor can still be chosen beside it."""
