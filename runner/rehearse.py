@@ -17,6 +17,7 @@ from runner.exit_codes import ExitCode, exit_code_of
 from runner.rehearsal.catalogue import FAULTS, named
 from runner.rehearsal.comparison import read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
+from runner.rehearsal.private_cache import make_cache
 from runner.rehearsal.processes import adopt_orphans
 from runner.rehearsal.setup import Setup, compose
 from runner.rehearsal.trial import Reference, Trial, attempt, planned, refer
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = named(options.faults)
         setup = compose(overrides, max(1, options.sets))
         adopt_orphans()
+        make_cache(folder / "cache")
         survives = rehearse(setup, faults, folder, pairs=options.pairs, seed=options.seed)
     except RunnerError as exc:
         print(f"error: {exc}", file=sys.stderr)

@@ -40,9 +40,9 @@ RANKS = (
     " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
     " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
-    " rehearsal.monitor rehearsal.processes rehearsal.qmp_sockets rehearsal.relay rehearsal.run_faults rehearsal.scene"
-    " rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard rehearsal.tampered_host rehearsal.trial"
-    " rehearse",
+    " rehearsal.monitor rehearsal.private_cache rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
+    " rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard"
+    " rehearsal.tampered_host rehearsal.trial rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {

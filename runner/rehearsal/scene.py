@@ -40,7 +40,7 @@ class Scene:
 
     Attributes:
         setup: The user's config.
-        folder: Of this scene alone.
+        folder: Of this scene alone; `cache`, of images and snapshots, is all scenes'.
         injections: The faults, in the order in which they are to happen.
         owned: Whatever a fault needs until the end.
         runner_pid: The runner's process, as far as it has said anything.
@@ -50,6 +50,7 @@ class Scene:
     def __init__(self, setup: Setup, folder: Path, injections: Sequence[Injection] = ()) -> None:
         self.setup = setup
         self.folder = folder
+        self.cache = folder.parent / "cache"
         self._link = folder / "link"
         self.injections = tuple(injections)
         self.owned = ExitStack()
@@ -117,7 +118,7 @@ class Scene:
             command += [f"resume={self.paths.folder}"]
         else:
             command += [*self._arguments, f"hydra.run.dir={self.paths.folder}"]
-        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "RTFLEET_CACHE": str(self.cache)}
         for one in self.injections:
             if not one.healed:
                 environment |= one.fault.environment(self.setup, self.folder)
