@@ -162,7 +162,7 @@ class BoardHost(AbstractHost):
         text = self._address[0]
         command = [word.replace("{address}", text) for word in self._spec.power]
         try:
-            subprocess.run(  # noqa: S603 - the user's own command, without a shell
+            subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -191,7 +191,10 @@ class BoardHost(AbstractHost):
 
     def _reboot(self, deadline: Deadline) -> None:
         """Ask it; whether it does so shows when the session connects."""
-        with suppress(OSError), socket.create_connection(self._address, deadline.remaining_s or 0.001) as line:
+        with (
+            suppress(OSError),
+            socket.create_connection(self._address, deadline.remaining_s or 0.001) as line,
+        ):
             line.sendall(encode_tag(Tag.REBOOT))
 
     def _wrong(self, method: str) -> UsageError:

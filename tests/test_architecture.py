@@ -27,12 +27,14 @@ RANKS = (
     " genode.profiles",
     "hosts board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
-    " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
+    " qemu.genode_command qemu.genode_host"
+    " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base sessions.bounded_socket"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
     " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
     " status signals run_lock host_readings gate",
-    "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
+    "sessions.genode"
+    " sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",

@@ -129,7 +129,12 @@ def _priorities(taskset: TaskSet) -> list[int]:
     priorities = []
     for task in taskset.tasks:
         if task.policy is Policy.OTHER:
-            _refuse(task, "policy", "is other: a Genode host schedules every task by priority or deadline", "use fifo")
+            _refuse(
+                task,
+                "policy",
+                "is other: a Genode host schedules every task by priority or deadline",
+                "use fifo",
+            )
         if task.policy is Policy.DEADLINE:
             priorities.append(EDF)
         else:
@@ -163,7 +168,12 @@ def _config(task: Task) -> str:
         words = tuple(str(task.workload_args[key]) for key in ("arg1",) if key in task.workload_args)
     for word in words:
         if not _PLAIN.fullmatch(word):
-            _refuse(task, "workload_args.argv", f"has {excerpt(word)}, which is no plain ASCII", "write it otherwise")
+            _refuse(
+                task,
+                "workload_args.argv",
+                f"has {excerpt(word)}, which is no plain ASCII",
+                "write it otherwise",
+            )
     return "".join(f"<arg{number}>{escape(word)}</arg{number}>" for number, word in enumerate(words, start=1))
 
 
@@ -194,7 +204,12 @@ def _whole_ms(task: Task, field: str, value_ns: int | None) -> int:
         return 0
     value_ms, rest_ns = divmod(value_ns, NS_PER_MS)
     if rest_ns or value_ms > _MAX_NUMBER:
-        _refuse(task, field, f"is {value_ns} ns; a Genode host takes whole milliseconds up to {_MAX_NUMBER}", "round it")
+        _refuse(
+            task,
+            field,
+            f"is {value_ns} ns; a Genode host takes whole milliseconds up to {_MAX_NUMBER}",
+            "round it",
+        )
     if value_ms == 0 and field != "offset_ns":
         _refuse(task, field, "is 0, which means none to a Genode host", "set at least 1 ms")
     return value_ms

@@ -18,7 +18,8 @@ def check_goal(goal: object) -> bytes:
     """
     if not isinstance(goal, str):
         raise UsageError(
-            f"the goal {excerpt(goal)} is no text", next_step="write it as XML: <goal><fairness>…</fairness></goal>"
+            f"the goal {excerpt(goal)} is no text",
+            next_step="write it as XML: <goal><fairness>…</fairness></goal>",
         )
     if not goal.strip():
         return b""

@@ -6,7 +6,16 @@ import errno
 from collections.abc import Iterable, Iterator
 
 from runner.errors import ProtocolError
-from runner.events import EndEvent, Event, ExitType, JobEvent, JobRecord, RefusedEvent, StartEvent, TaskDoneEvent
+from runner.events import (
+    EndEvent,
+    Event,
+    ExitType,
+    JobEvent,
+    JobRecord,
+    RefusedEvent,
+    StartEvent,
+    TaskDoneEvent,
+)
 from runner.genode.profiles import ProfileEvent, ProfileEventType
 from runner.model import TaskSet
 from runner.units import NS_PER_MS
@@ -72,7 +81,9 @@ class Matcher:
             self._start(task_idx, t_ns)
         elif event.kind is ProfileEventType.JOBS_DONE:
             if task_idx in self._start_ns:
-                raise ProtocolError(f"task {task_idx} is done while its job {self._n_jobs[task_idx] - 1} runs")
+                raise ProtocolError(
+                    f"task {task_idx} is done while its job {self._n_jobs[task_idx] - 1} runs"
+                )
             self._left.discard(task_idx)
             yield TaskDoneEvent(task_idx, t_ns)
         else:

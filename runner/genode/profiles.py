@@ -92,10 +92,12 @@ class _Reader:
 
 
 def _event(attributes: dict[str, str]) -> ProfileEvent:
-    kind = attributes.get("type")
+    kind = attributes.get("type", "")
     if kind not in ProfileEventType.__members__:
         raise ProtocolError(f"a profile has an event of type {excerpt(kind)}")
-    return ProfileEvent(_number(attributes, "task-id"), ProfileEventType(kind), _number(attributes, "time-stamp"))
+    return ProfileEvent(
+        _number(attributes, "task-id"), ProfileEventType(kind), _number(attributes, "time-stamp")
+    )
 
 
 def _number(attributes: dict[str, str], key: str) -> int:

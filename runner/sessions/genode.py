@@ -72,7 +72,9 @@ class GenodeSession(AbstractSession):
         self._folder = None if binaries is None else Path(binaries)
         if self._folder is not None and not self._folder.is_dir():
             raise UsageError(
-                f"there is no folder {binaries}", where="binaries", next_step="name the folder with the programs"
+                f"there is no folder {binaries}",
+                where="binaries",
+                next_step="name the folder with the programs",
             )
         self._goal = b""
         self._goal_told = True
@@ -91,7 +93,9 @@ class GenodeSession(AbstractSession):
     def open(self, deadline: Deadline) -> None:
         """Connect and have the task loader answer; a guest that has no address yet is waited for."""
         if self._socket is not None or self._closed:
-            raise UsageError(f"{self._host.name}: the session was opened before", next_step="make a new session")
+            raise UsageError(
+                f"{self._host.name}: the session was opened before", next_step="make a new session"
+            )
         while True:
             try:
                 self._connect(deadline.at_most(_ANSWER_S))
@@ -276,7 +280,9 @@ class GenodeSession(AbstractSession):
             self._check()  # an abort comes before what was received meanwhile
             if not piece:
                 fault = Fault.TASKSET if self._matcher is not None else Fault.GUEST
-                raise SessionLost(f"{self._host.name}: the task loader hung up", evidence=self._host.evidence(), fault=fault)
+                raise SessionLost(
+                    f"{self._host.name}: the task loader hung up", evidence=self._host.evidence(), fault=fault
+                )
             self._decoder.feed(piece)
         self._check()
         return message
