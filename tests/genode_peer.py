@@ -117,7 +117,7 @@ class Peer:
             self._halt()
         elif tag == AVAILABLE:
             line.sendall(word(AVAILABLE))
-        else:
+        elif tag != OPTIMIZE:
             assert tag == REBOOT, hex(tag)
             raise Hung
 

@@ -259,9 +259,7 @@ def test_open_waits_for_a_guest_without_an_address_yet(owner: ExitStack) -> None
         thread = threading.Thread(target=hang_up)
         thread.start()
         began_s = time.monotonic()
-        host = owner.enter_context(
-            BoardHost(BoardSpec(addresses=(f"127.0.0.1:{address[1]}",)), "b1", Path())
-        )
+        host = owner.enter_context(BoardHost(BoardSpec(addresses=(f"127.0.0.1:{address[1]}",)), "b1", Path()))
         with pytest.raises(SessionLost):
             GenodeSession(host).open(Deadline.after(1.5))
         thread.join()

@@ -79,6 +79,8 @@ def build_genode_command(
     return [
         *(str(binary), "-name", escaped(wiring.name), "-S"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        # The board has a sound card, and this computer may have none.
+        *("-audiodev", "none,id=audio"),
         *("-M", _MACHINE, "-accel", "tcg", "-smp", str(spec.vcpus), "-m", str(spec.memory_mib)),
         *_clock(spec),
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
