@@ -101,6 +101,7 @@ LONG = {
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
+    "runner.sessions.genode": "one conversation, from connecting to hanging up",
     "runner.sessions.ssh": "the home of Fabric and paramiko",
 }
 FUNCTION_LINES = 50
