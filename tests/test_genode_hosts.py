@@ -40,7 +40,9 @@ def test_the_command_is_the_golden_one(name: str) -> None:
     spec = GenodeSpec(image=Path("image.elf"))
     if name == "icount":
         spec = GenodeSpec(image=Path("image.elf"), clock=Clock.ICOUNT, vcpus=1)
-    tap = Attachment(tap="rtfleet1", mac="0a:06:00:00:00:01", address="10.200.45.1") if name == "tap" else None
+    tap = (
+        Attachment(tap="rtfleet1", mac="0a:06:00:00:00:01", address="10.200.45.1") if name == "tap" else None
+    )
     wiring = Wiring(name="qemu1", qmp_fd=5, console_log=Path("console.log"), console_fd=6)
     command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, tap, wiring)
     golden = GOLDEN / f"qemu_genode_{name}.txt"
