@@ -18,11 +18,12 @@ from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.excerpt import excerpt
 from runner.model.refusal import member_of
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
+from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
 MAX_MACHINES = 1000
+_HOSTS = ("qemu", "genode_pbxa9", "genode_board", "none")
 # What would change how Hydra makes an object; nobody needs it here.
 _HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
@@ -38,6 +39,7 @@ class RunPlan:
         monitors: By name.
         open_session: Called with the host, or with nothing where there is none.
         qemu: How guests are built; None where the session needs no guest.
+        genode: How Genode's guests are built; `boards`: which boards there are. One of the three, or none.
         reset: When a guest goes back to its booted snapshot.
         policy: How patient machines are.
         limits: What a measurement on the host's clock may suffer.
@@ -57,6 +59,8 @@ class RunPlan:
     count: int
     limit: int
     seed: int | None
+    genode: GenodeSpec | None = None
+    boards: BoardSpec | None = None
     repeat: int = 1
     reuse: Path | None = None
     reserves: Reserves = field(default_factory=Reserves)
@@ -81,8 +85,10 @@ def to_plan(config: DictConfig) -> RunPlan:
             where="repeat",
             next_step=f"choose 1 … {MAX_REPEAT} measurements of each set",
         )
-    if machines.host not in ("qemu", "none"):
-        raise UsageError(f"machines.host is {excerpt(machines.host)}", next_step="choose qemu or none")
+    if machines.host not in _HOSTS:
+        raise UsageError(
+            f"machines.host is {excerpt(machines.host)}", next_step=f"choose one of: {', '.join(_HOSTS)}"
+        )
     tasksets = _made(config.tasksets, "tasksets")
     seed = config.tasksets.get("seed")
     open_session = _made(machines.session, "machines.session", call=False)
@@ -93,6 +99,8 @@ def to_plan(config: DictConfig) -> RunPlan:
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
         qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,
+        genode=_genode(machines.genode) if machines.host == "genode_pbxa9" else None,
+        boards=_boards(machines.board) if machines.host == "genode_board" else None,
         reset=member_of(Reset, machines.reset, "machines.reset"),
         policy=_policy(machines.policy),
         limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
@@ -148,6 +156,31 @@ def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
     return QemuSpec(**values, reach=reach)
+
+
+def _genode(config: DictConfig) -> GenodeSpec:
+    values = {str(key): value for key, value in config.items()}
+    if values["image"] is None:
+        raise UsageError(
+            "machines.genode.image has no value",
+            where="machines.genode.image",
+            next_step="name the image.elf that your Genode build made",
+        )
+    values["image"] = Path(values["image"]).absolute()
+    values["clock"] = member_of(Clock, values["clock"], "machines.genode.clock")
+    return GenodeSpec(**values)
+
+
+def _boards(config: DictConfig) -> BoardSpec:
+    _require_positive(config.power_timeout_s, "machines.board.power_timeout_s")
+    if config.vcpus is not None:
+        _require_positive(config.vcpus, "machines.board.vcpus")
+    return BoardSpec(
+        addresses=tuple(config.addresses),
+        power=tuple(config.power),
+        power_timeout_s=config.power_timeout_s,
+        vcpus=config.vcpus,
+    )
 
 
 def _policy(config: DictConfig) -> MachinePolicy:

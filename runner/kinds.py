@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 
 from runner.admission import MIB, Needs
+from runner.board import BoardHost
 from runner.disturbance import DisturbanceLimits
 from runner.errors import UsageError
 from runner.events import Validity
 from runner.hosts import AbstractHost
+from runner.qemu.genode_host import GenodeHost
 from runner.qemu.host import QemuHost
 from runner.qemu.settings import measurement_settings
 from runner.sessions.base import AbstractSession
@@ -19,7 +21,7 @@ from runner.sessions.mailbox import MailboxSession
 from runner.sessions.simulation import SimulationSession
 from runner.sessions.ssh import SshSession
 from runner.simulator import SIMULATOR_VERSION
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
+from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, QemuSpec, Reach, Reset
 from runner.station import Fact, MachineKind
 
 # QEMU itself beside its guest's memory. Measured: 20 MiB with what the guest has touched of that, whatever the workload.
@@ -78,6 +80,61 @@ def needs_of(spec: QemuSpec, reset: Reset) -> Needs:
         memory_bytes=(spec.memory_mib + mailbox_mib + _EMULATOR_MIB + next_mib) * MIB,
         descriptors=_DESCRIPTORS * (2 if reset is Reset.TASKSET else 1),
         first_port=spec.ssh_port,
+    )
+
+
+def genode(
+    spec: GenodeSpec,
+    open_session: OpenSession,
+    *,
+    policy: MachinePolicy | None = None,
+    reset: Reset = Reset.MACHINE,
+) -> MachineKind:
+    """QEMU guests that boot the user's Genode image. Nothing that is measured there repeats: packets arrive when they do."""
+
+    def open_host(name: str, folder: Path) -> AbstractHost:
+        return GenodeHost(spec, name=name, folder=folder)
+
+    n_guests = 2 if reset is Reset.TASKSET else 1
+    return MachineKind(
+        open_host=open_host,
+        open_session=open_session,
+        policy=policy or MachinePolicy(),
+        reset=reset,
+        needs=Needs(
+            memory_bytes=(spec.memory_mib + _EMULATOR_MIB) * n_guests * MIB,
+            descriptors=_DESCRIPTORS * n_guests,
+        ),
+    )
+
+
+def boards(
+    spec: BoardSpec,
+    open_session: OpenSession,
+    *,
+    policy: MachinePolicy | None = None,
+    reset: Reset = Reset.MACHINE,
+) -> MachineKind:
+    """Boards on the network.
+
+    Raises:
+        UsageError: each task set was to have a fresh host, made ready while the last one runs: a machine has but one board.
+    """
+    if reset is Reset.TASKSET:
+        raise UsageError(
+            "machines.reset=taskset needs a second host beside the one that runs, and a machine has one board",
+            where="machines.reset",
+            next_step="set machines.reset=machine",
+        )
+    used: set[str] = set()
+
+    def open_host(name: str, folder: Path) -> AbstractHost:
+        fresh = name not in used
+        used.add(name)
+        return BoardHost(spec, name, folder, fresh=fresh)
+
+    return MachineKind(
+        open_host=open_host, open_session=open_session, policy=policy or MachinePolicy(), reset=reset
     )
 
 

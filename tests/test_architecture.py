@@ -23,15 +23,18 @@ RANKS = (
     " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
     " config_schemas resuming masking wire decoder identity disturbance mailbox"
-    " mailbox.layout mailbox.reply mailbox.request",
-    "hosts qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
+    " mailbox.layout mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
+    " genode.profiles",
+    "hosts board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
     " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
+    " qemu.genode_command qemu.genode_host"
     " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
     " qemu.stem sessions sessions.base sessions.bounded_socket"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
     " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
     " status signals run_lock host_readings gate",
-    "sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
+    "sessions.genode"
+    " sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
     "station measuring attempt recoveries machine",
     "kinds",
@@ -98,6 +101,7 @@ LONG = {
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
+    "runner.sessions.genode": "one conversation, from connecting to hanging up",
     "runner.sessions.ssh": "the home of Fabric and paramiko",
 }
 FUNCTION_LINES = 50
