@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.assembly import check
 from runner.config import CONF_FOLDER, to_plan
 from runner.config_schemas import register_schemas
-from runner.errors import UsageError
+from runner.errors import HostError, UsageError
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
 
@@ -25,6 +26,9 @@ ASKED = {
     "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
     "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
     "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
+    "machines/genode_board": ["machines.board.addresses=[board1]"],
+    # Any ELF file looks like an image here.
+    "machines/genode_pbxa9": [f"machines.genode.image={Path(sys.executable).resolve()}"],
 }
 FILES = sorted(
     str(path.relative_to(CONF_FOLDER).with_suffix(""))
@@ -70,12 +74,13 @@ def test_every_file_is_accepted(tmp_path: Path, name: str) -> None:
     first = next(iter(source.variants()))
     assert isinstance(first, TaskSet)
     assert len(monitors) == len(config.monitors) > 0
-    assert (kind.open_host is None) == (plan.qemu is None)
+    hosts = (plan.qemu, plan.genode, plan.boards)
+    assert (kind.open_host is None) == all(host is None for host in hosts)
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_what_is_asked_for_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((UsageError, HostError)) as caught:
         check(to_plan(composed(tmp_path, override_for(name))))
     key = ASKED[name][0].partition("=")[0]
     assert key in str(caught.value)
