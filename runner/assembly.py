@@ -8,12 +8,14 @@ import os
 from runner.config import RunPlan, located
 from runner.errors import UsageError
 from runner.hosts import AbstractHost
-from runner.kinds import qemu, without_host
+from runner.kinds import qemu, with_screens, without_host
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.qemu.command import check_spec
 from runner.qemu.probe import find_binary
+from runner.screen import check_screen
 from runner.sessions.base import AbstractSession
+from runner.specs import Console
 from runner.station import MachineKind
 
 # Sets are looked at before the first machine starts, but not all of an endless source.
@@ -25,7 +27,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
 
     Raises:
         UsageError: when they do not; names the config key.
-        HostError: when QEMU is missing.
+        HostError: when QEMU is missing, or screen where it is asked for.
     """
     source = plan.tasksets
     if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
@@ -51,6 +53,8 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
     else:
         check_spec(plan.qemu)
         find_binary(plan.qemu)
+    if plan.console is Console.SCREEN:
+        check_screen()
     return source, tuple(monitors), kind
 
 
@@ -119,4 +123,5 @@ def _kind(plan: RunPlan) -> MachineKind:
 
     if plan.qemu is None:
         return without_host(open_session, policy=plan.policy, ideal=_is_ideal(made_by))
-    return qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    return with_screens(kind) if plan.console is Console.SCREEN else kind

@@ -18,7 +18,7 @@ from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.excerpt import excerpt
 from runner.model.refusal import member_of
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
+from runner.specs import Clock, Console, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
@@ -39,6 +39,7 @@ class RunPlan:
         open_session: Called with the host, or with nothing where there is none.
         qemu: How guests are built; None where the session needs no guest.
         reset: When a guest goes back to its booted snapshot.
+        console: How consoles can be attached to.
         policy: How patient machines are.
         limits: What a measurement on the host's clock may suffer.
         reserves: What is left to everybody else on this computer.
@@ -60,6 +61,7 @@ class RunPlan:
     repeat: int = 1
     reuse: Path | None = None
     reserves: Reserves = field(default_factory=Reserves)
+    console: Console = Console.PTY
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -93,6 +95,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         open_session=open_session,
         qemu=_qemu(machines.qemu, reach) if machines.host == "qemu" else None,
         reset=member_of(Reset, machines.reset, "machines.reset"),
+        console=_console(machines.console, machines.host),
         policy=_policy(machines.policy),
         limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
         reserves=_reserves(machines.admission),
@@ -147,6 +150,17 @@ def _qemu(config: DictConfig, reach: Reach) -> QemuSpec:
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
     return QemuSpec(**values, reach=reach)
+
+
+def _console(value: str, host: str) -> Console:
+    console = member_of(Console, value, "machines.console")
+    if console is Console.SCREEN and host == "none":
+        raise UsageError(
+            "machines.console is 'screen', but these machines have no console",
+            where="machines.console",
+            next_step="set machines.console=pty, or choose machines with a guest",
+        )
+    return console
 
 
 def _policy(config: DictConfig) -> MachinePolicy:
