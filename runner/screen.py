@@ -61,6 +61,11 @@ class ScreenSession:
         self._log = logging.getLogger("runner.machine").getChild(name)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Screen's process; None before the beginning, after the end, and where it could not be started."""
+        return None if self._process is None else self._process.pid
+
     def __enter__(self) -> Self:
         run_folder = self._folder.parent.parent
         follow = [sys.executable, "-m", "runner.console", self._name, str(run_folder)]

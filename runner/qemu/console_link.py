@@ -42,7 +42,7 @@ class ConsoleLink:
 
 
 def write_link(folder: Path, pty: str, pid: int, *, take_over: bool = True) -> Callable[[], None]:
-    """Write the file for a running process; the returned function removes it, if it is still this process's.
+    """Write the file for a running process; the returned function removes it, unless it is another one's by then.
 
     Args:
         take_over: Also where the file is that of another one that runs: while a machine's guest runs, the next is made ready.
@@ -62,8 +62,9 @@ def write_link(folder: Path, pty: str, pid: int, *, take_over: bool = True) -> C
 
     def remove() -> None:
         with suppress(OSError), _locked(folder):
-            if _found(path) == link:
-                path.unlink()
+            found = _found(path)
+            if found is None or found == link or not found.alive:
+                path.unlink(missing_ok=True)
 
     return remove
 
