@@ -9,7 +9,7 @@ from runner.board import check_boards
 from runner.config import RunPlan, located
 from runner.errors import UsageError
 from runner.hosts import AbstractHost
-from runner.kinds import boards, genode, qemu, without_host
+from runner.kinds import boards, genode, qemu, with_screens, without_host
 from runner.model import TaskSetSource
 from runner.model.task import MAX_CPUS
 from runner.monitors.base import AbstractMonitor
@@ -17,7 +17,9 @@ from runner.qemu.command import check_spec
 from runner.qemu.genode_command import check_genode_spec
 from runner.qemu.genode_host import find_genode_qemu
 from runner.qemu.probe import find_binary
+from runner.screen import check_screen
 from runner.sessions.base import AbstractSession
+from runner.specs import Console
 from runner.station import MachineKind
 
 # Sets are looked at before the first machine starts, but not all of an endless source.
@@ -29,7 +31,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
 
     Raises:
         UsageError: when they do not; names the config key.
-        HostError: when QEMU is missing.
+        HostError: when QEMU is missing, or screen where it is asked for.
     """
     source = plan.tasksets
     if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
@@ -60,6 +62,8 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
         check_boards(plan.boards, limit=plan.limit)
     else:
         kind.open_session(None).close()
+    if plan.console is Console.SCREEN:
+        check_screen()
     return source, tuple(monitors), kind
 
 
@@ -140,4 +144,5 @@ def _kind(plan: RunPlan) -> MachineKind:
         return boards(plan.boards, open_session, policy=plan.policy, reset=plan.reset)
     if plan.qemu is None:
         return without_host(open_session, policy=plan.policy, ideal=_is_ideal(made_by))
-    return qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    return with_screens(kind) if plan.console is Console.SCREEN else kind

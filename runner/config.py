@@ -18,7 +18,7 @@ from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
 from runner.excerpt import excerpt
 from runner.model.refusal import member_of
-from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, QemuSpec, Reach, Reset
+from runner.specs import BoardSpec, Clock, Console, GenodeSpec, MachinePolicy, QemuSpec, Reach, Reset
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
@@ -41,6 +41,7 @@ class RunPlan:
         qemu: How guests are built; None where the session needs no guest.
         genode: How Genode's guests are built; `boards`: which boards there are. One of the three, or none.
         reset: When a guest goes back to its booted snapshot.
+        console: How consoles can be attached to.
         policy: How patient machines are.
         limits: What a measurement on the host's clock may suffer.
         reserves: What is left to everybody else on this computer.
@@ -64,6 +65,7 @@ class RunPlan:
     repeat: int = 1
     reuse: Path | None = None
     reserves: Reserves = field(default_factory=Reserves)
+    console: Console = Console.PTY
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -102,6 +104,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         genode=_genode(machines.genode) if machines.host == "genode_pbxa9" else None,
         boards=_boards(machines.board) if machines.host == "genode_board" else None,
         reset=member_of(Reset, machines.reset, "machines.reset"),
+        console=_console(machines.console, machines.host),
         policy=_policy(machines.policy),
         limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
         reserves=_reserves(machines.admission),
@@ -181,6 +184,17 @@ def _boards(config: DictConfig) -> BoardSpec:
         power_timeout_s=config.power_timeout_s,
         vcpus=config.vcpus,
     )
+
+
+def _console(value: str, host: str) -> Console:
+    console = member_of(Console, value, "machines.console")
+    if console is Console.SCREEN and host != "qemu":
+        raise UsageError(
+            "machines.console is 'screen', but these machines have no console for it",
+            where="machines.console",
+            next_step="set machines.console=pty, or choose machines with a guest of ours",
+        )
+    return console
 
 
 def _policy(config: DictConfig) -> MachinePolicy:

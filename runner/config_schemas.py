@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
-from runner.specs import BoardSpec, GenodeSpec, MachinePolicy, QemuSpec, Reset
+from runner.specs import BoardSpec, Console, GenodeSpec, MachinePolicy, QemuSpec, Reset
 
 
 @dataclass
@@ -164,6 +164,7 @@ class MachinesConf:
         limit: What the control file cannot go beyond.
         host: `qemu`, `genode_pbxa9`, `genode_board`, or `none` where the session needs no guest.
         session: `_target_` names the session's class; it is called with the host, if there is one, and these arguments.
+        console: `pty`, or `screen`: each machine's console also in a detached screen session that has its name.
         qemu: For `host: qemu`; `genode` and `board` are for the others.
         reset: `taskset` or `machine`: when a guest goes back to its booted snapshot.
         policy: How patient they are.
@@ -178,6 +179,7 @@ class MachinesConf:
         default_factory=lambda: {"_target_": "runner.sessions.mailbox.MailboxSession"}
     )
     reset: str = Reset.TASKSET.value
+    console: str = Console.PTY.value
     qemu: QemuConf = field(default_factory=QemuConf)
     genode: GenodeConf = field(default_factory=GenodeConf)
     board: BoardConf = field(default_factory=BoardConf)

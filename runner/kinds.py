@@ -16,6 +16,7 @@ from runner.hosts import AbstractHost
 from runner.qemu.genode_host import GenodeHost
 from runner.qemu.host import QemuHost
 from runner.qemu.settings import measurement_settings
+from runner.screen import ScreenSession
 from runner.sessions.base import AbstractSession
 from runner.sessions.mailbox import MailboxSession
 from runner.sessions.simulation import SimulationSession
@@ -30,6 +31,11 @@ _EMULATOR_MIB = 32
 _NEXT_MIB = 24
 # Of a guest: monitor, process, mailbox, logs. Measured: 8.5 for each further machine, 14 where it has the next guest ready.
 _DESCRIPTORS = 10
+
+# Measured: screen 3 MiB, and 13 MiB for what follows the console in it.
+_SCREEN_MIB = 16
+# While it is started.
+_SCREEN_DESCRIPTORS = 2
 
 OpenSession = Callable[[AbstractHost | None], AbstractSession]
 
@@ -150,6 +156,16 @@ def qemu_over_ssh(
 ) -> MachineKind:
     """QEMU guests that are reached over SSH: for the host's clock, several CPUs, and diagnosis."""
     return _qemu(spec, SshSession, policy, reset)
+
+
+def with_screens(kind: MachineKind) -> MachineKind:
+    """The same machines, each with its console in a detached screen session that has its name: `screen -xr qemu1`."""
+    needs = replace(
+        kind.needs,
+        memory_bytes=kind.needs.memory_bytes + _SCREEN_MIB * MIB,
+        descriptors=kind.needs.descriptors + _SCREEN_DESCRIPTORS,
+    )
+    return replace(kind, open_console=ScreenSession, needs=needs)
 
 
 def simulated(*, realtime_factor: float | None = None, policy: MachinePolicy | None = None) -> MachineKind:

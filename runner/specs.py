@@ -40,6 +40,15 @@ class Reset(StrEnum):
     MACHINE = "machine"
 
 
+class Console(StrEnum):
+    """How a machine's console can be attached to while it runs."""
+
+    #: By `python -m runner.console`.
+    PTY = "pty"
+    #: Also by GNU screen, in a session with the machine's name.
+    SCREEN = "screen"
+
+
 class Accelerator(StrEnum):
     """How QEMU executes guest code."""
 

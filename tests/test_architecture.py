@@ -32,7 +32,7 @@ RANKS = (
     " qemu.stem sessions sessions.base sessions.bounded_socket"
     " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
     " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
-    " status signals run_lock host_readings gate",
+    " status signals run_lock host_readings gate screen attachment",
     "sessions.genode"
     " sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
     " monitors.stdout monitors.summary",
