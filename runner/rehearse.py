@@ -18,9 +18,9 @@ from runner.rehearsal.catalogue import FAULTS, named
 from runner.rehearsal.comparison import read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
 from runner.rehearsal.processes import adopt_orphans
-from runner.rehearsal.scene import RESULTS
 from runner.rehearsal.setup import Setup, compose
 from runner.rehearsal.trial import Reference, Trial, attempt, planned, refer
+from runner.reuse import RESULTS_NAME
 
 _N_SETS = 6
 _TAIL_LINES = 20
@@ -123,7 +123,7 @@ def _reference(setup: Setup, folder: Path) -> Reference:
             evidence="\n".join(words),
             next_step="see that it runs by itself first: python -m runner with the same arguments",
         )
-    data = read_data_set(folder / "run" / RESULTS)
+    data = read_data_set(folder / "run" / RESULTS_NAME)
     shutil.rmtree(folder, ignore_errors=True)
     return Reference(code=code, data=data, took_s=took_s)
 

@@ -43,6 +43,7 @@ def main() -> int:
     table = Table()
     for mode in options.mode or list(Mode):
         _crash_everywhere(subject, mode, workshop, options, table)
+        print(f"{mode.value}: {table.n_crashed(mode.value)} crashes tried", flush=True)
     print(table.render())
     print(f"{table.n_cases} cases in {time.monotonic() - began_s:.0f} s")
     shutil.rmtree(Path(os.environ[LOADED]).parent)

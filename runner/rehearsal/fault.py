@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: How a run ends that has measured everything.
 DONE = frozenset({ExitCode.OK, ExitCode.BAD_TASKSETS})
+#: Returned by `inject`: no answer comes until the fault is healed.
+WAIT = "wait"
 
 
 @dataclass

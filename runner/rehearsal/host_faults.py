@@ -15,8 +15,9 @@ from typing import ClassVar
 from runner.rehearsal.clock_shift import VARIABLE, build, can_be_built, shift
 from runner.rehearsal.fault import Fault, Injection
 from runner.rehearsal.link import Call
-from runner.rehearsal.scene import RESULTS, Scene
+from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
+from runner.reuse import RESULTS_NAME
 from runner.units import NS_PER_S
 
 # In MiB: more than a run of a few sets takes, and than it wants to have left.
@@ -137,7 +138,7 @@ class DatabaseDown(Fault):
         return 5.0
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
-        path = scene.inside(scene.paths.folder / RESULTS)
+        path = scene.inside(scene.paths.folder / RESULTS_NAME)
         other = sqlite3.connect(path, timeout=0.4, isolation_level=None, check_same_thread=False)
         try:
             other.execute("BEGIN IMMEDIATE")

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner.paths import RunPaths
-from runner.rehearsal.fault import Injection
+from runner.rehearsal.fault import WAIT, Injection
 from runner.rehearsal.link import Call
 from runner.rehearsal.processes import descendants
 from runner.rehearsal.relay import Relay
@@ -28,9 +28,8 @@ _LOOK_S = 0.01
 _GRACE_S = 5.0
 # So long after a run's end it may take until nothing of it is there any more.
 _GONE_S = 3.0
-RESULTS = "results.sqlite"
-#: Returned by a fault: no answer comes until it is healed.
-WAIT = "wait"
+# Monitors hear of a set a moment after it is over; of one that failed they hear something else.
+_BEHIND_S = 1.0
 
 
 class Scene:
@@ -51,6 +50,7 @@ class Scene:
     def __init__(self, setup: Setup, folder: Path, injections: Sequence[Injection] = ()) -> None:
         self.setup = setup
         self.folder = folder
+        self._link = folder / "link"
         self.injections = tuple(injections)
         self.owned = ExitStack()
         self.runner_pid: int | None = None
@@ -87,10 +87,6 @@ class Scene:
         self.kill()
         for one in self.injections:
             self._heal(one)
-
-    @property
-    def _link(self) -> Path:
-        return self.folder / "link"
 
     @property
     def paths(self) -> RunPaths:
@@ -234,6 +230,7 @@ class Scene:
             self.runner_pid = call.pid
             self._calls.append((time.monotonic(), call))
             if call.what == "next":
+                self._changed.wait_for(lambda: not self._monitors_are_behind(), _BEHIND_S)
                 self._changed.wait_for(self._may_go_on)
             if call.what == "start":
                 self._handed_over.add(str(call.facts["taskset_id"]))
@@ -255,16 +252,30 @@ class Scene:
         """Through which the session to that emulator's guest goes."""
         return self._relays.get(call.host_pid)
 
+    def _monitors_are_behind(self) -> bool:
+        """Whether a fault is due that happens when monitors hear of a set that was handed over before."""
+        return not self._closing and any(
+            one.injected_s is None and "finish" in one.fault.moments and len(self._handed_over) >= one.at
+            for one in self.injections
+        )
+
     def _may_go_on(self) -> bool:
-        return self._closing or not any(one.open and one.fault.holds for one in self.injections)
+        """Whether another set may be handed over: not before what needs it was noticed, nor when something is due that waits for that."""
+        held = any(one.open and one.fault.holds for one in self.injections)
+        waits = any(self._has_come(one) and self._must_wait(one) for one in self.injections)
+        return self._closing or not (held or waits)
 
     def _is_due(self, one: Injection, call: Call) -> bool:
-        happened = one.begun or one.injected_s is not None
-        if happened or call.what not in one.fault.moments or len(self._handed_over) < one.at:
-            return False
-        # A run that is held, or that is over, notices nothing else.
+        return call.what in one.fault.moments and self._has_come(one) and not self._must_wait(one)
+
+    def _has_come(self, one: Injection) -> bool:
+        return not one.begun and one.injected_s is None and len(self._handed_over) >= one.at
+
+    def _must_wait(self, one: Injection) -> bool:
+        """A run that is held, or that is over, notices nothing else."""
         others = [other for other in self.injections if other is not one and self._is_open(other)]
-        return not any(other.fault.holds or one.fault.exits for other in others)
+        shown = [other for other in others if other.fault.deadline_s(self.setup, other) is not None]
+        return any(other.fault.holds or one.fault.exits for other in shown)
 
     def _injected(self, one: Injection, call: Call) -> str:
         log_bytes = self.log_bytes()
@@ -279,6 +290,7 @@ class Scene:
         machine = call.facts.get("machine", "")
         place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
         one.begin(call, place, log_bytes, self._waited_until_s)
+        self._changed.notify_all()
         return word
 
     def wait(self, wait_s: float) -> None:
