@@ -168,7 +168,7 @@ class Scene:
             late = time.monotonic() > one.injected_s + deadline_s + _GRACE_S
             if not self._is_open(one) or late:
                 self._heal(one)
-        return any(one.open for one in self.injections)
+        return any(one.open or one.begun for one in self.injections)
 
     def _is_open(self, one: Injection) -> bool:
         """Whether a fault has happened and was not noticed yet, as things are now."""
@@ -276,7 +276,7 @@ class Scene:
         """A run that is held, or that is over, notices nothing else."""
         others = [other for other in self.injections if other is not one and self._is_open(other)]
         shown = [other for other in others if other.fault.deadline_s(self.setup, other) is not None]
-        return any(other.fault.holds or one.fault.exits for other in shown)
+        return any(other.fault.holds or other.fault.exits or one.fault.exits for other in shown)
 
     def _injected(self, one: Injection, call: Call) -> str:
         log_bytes = self.log_bytes()
@@ -284,15 +284,14 @@ class Scene:
         one.begun = True
         try:
             word = one.fault.inject(self, one, call)
+            if word is not None:
+                machine = call.facts.get("machine", "")
+                place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
+                one.begin(call, place, log_bytes, self._waited_until_s)
         finally:
             one.begun = False
-        if word is None:
-            return ""
-        machine = call.facts.get("machine", "")
-        place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
-        one.begin(call, place, log_bytes, self._waited_until_s)
-        self._changed.notify_all()
-        return word
+            self._changed.notify_all()
+        return word or ""
 
     def wait(self, wait_s: float) -> None:
         """Let time pass before a fault happens: other calls are answered meanwhile. For `Fault.inject`."""
