@@ -215,7 +215,7 @@ def test_a_config_is_known_by_its_session():
     assert not setup("runner.sessions.mailbox.MailboxSession", reset="machine").repeats
     assert setup("runner.sessions.simulation.SimulationSession", clock="host").repeats
     assert not setup("runner.sessions.ssh.SshSession").repeats
-    assert setup("my.Session").reached is Reached.OWN
+    assert setup("my.Session").reached is Reached.OTHER
     assert all(one.applies_to(setup("my.Session")) for one in named("qemu_killed,guest_panic,ssh_reset"))
 
 

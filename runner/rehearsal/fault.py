@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.exit_codes import ExitCode
 from runner.rehearsal.link import Call
-from runner.rehearsal.setup import Setup
+from runner.rehearsal.setup import Reached, Setup
 
 if TYPE_CHECKING:
     from runner.rehearsal.scene import Scene
@@ -123,13 +123,16 @@ class Fault(ABC):
         """Called before the run's process is started."""
 
 
+_OTHER = "into this session nothing can be injected: only into those by mailbox, by SSH, and the simulation"
+
+
 def needs_guests(setup: Setup) -> str:
     """Why a fault of an emulator cannot happen."""
+    if setup.reached is Reached.OTHER:
+        return _OTHER
     return "" if setup.has_guests else f"no QEMU runs ({setup.reached.value})"
 
 
 def needs_seam(setup: Setup) -> str:
     """Why a fault between session and guest cannot happen."""
-    return (
-        "" if setup.reached.value in ("simulation", "mailbox", "ssh") else "what its guests do, only you know"
-    )
+    return _OTHER if setup.reached is Reached.OTHER else ""
