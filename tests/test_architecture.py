@@ -43,7 +43,7 @@ RANKS = (
     " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
     " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
-    " rehearsal.monitor rehearsal.private_cache rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
+    " rehearsal.monitor rehearsal.mount_namespace rehearsal.private_cache rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
     " rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard"
     " rehearsal.tampered_host rehearsal.trial rehearse",
     "",  # the package itself, which re-exports
@@ -87,7 +87,6 @@ HOMES = {
         "runner.reuse",
         "runner.parquet",
         "runner.rehearsal.comparison",
-        "runner.rehearsal.host_faults",
     },
     "pyarrow": {"runner.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own

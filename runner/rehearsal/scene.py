@@ -18,6 +18,7 @@ from typing import Any, Self
 from runner.paths import RunPaths
 from runner.rehearsal.fault import WAIT, Injection
 from runner.rehearsal.link import Call
+from runner.rehearsal.mount_namespace import entering, seen_by
 from runner.rehearsal.processes import descendants
 from runner.rehearsal.relay import Relay
 from runner.rehearsal.setup import Setup
@@ -33,9 +34,8 @@ _BEHIND_S = 1.0
 
 
 class Scene:
-    """A run folder, the runs that work in it one after the other, and the faults that happen meanwhile.
+    """A run folder, the runs in it one after the other, and the faults that happen meanwhile; left, no process and no fault is.
 
-    Left as a context manager, no process of it is left, and every fault is healed.
     Threads: the owner's, and those of the switchboard, which call `_answer`.
 
     Attributes:
@@ -101,9 +101,13 @@ class Scene:
 
     def inside(self, path: Path) -> Path:
         """A path of the run's as it is reached from here, also where the run has a file system of its own."""
-        if not (self.namespaced and self.runner_pid is not None and not self.ended):
-            return path
-        return Path(f"/proc/{self.runner_pid}/root{path}")
+        there = self.namespaced and not self.ended
+        return seen_by(self.runner_pid, path) if there and self.runner_pid is not None else path
+
+    @property
+    def entering(self) -> list[str]:
+        """What has a command see the file systems that the run sees."""
+        return entering(self._process.pid) if self.namespaced and self._process is not None else []
 
     # The run
 
@@ -236,18 +240,15 @@ class Scene:
             if call.what == "start":
                 self._handed_over.add(str(call.facts["taskset_id"]))
             if call.what == "ssh" and self.injections:
-                return str(self._relay_to(call).port)
+                relay = self.owned.enter_context(Relay(int(call.facts["port"])))
+                self._relays[call.host_pid] = relay
+                return str(relay.port)
             one = next((one for one in self.injections if self._is_due(one, call)), None)
             answer = self._injected(one, call) if one is not None else ""
             if one is not None and answer == WAIT:  # whoever asked is stuck until then
                 self._changed.wait_for(lambda: one.healed or self._closing)
                 return ""
             return answer
-
-    def _relay_to(self, call: Call) -> Relay:
-        relay = self.owned.enter_context(Relay(int(call.facts["port"])))
-        self._relays[call.host_pid] = relay
-        return relay
 
     def relay_of(self, call: Call) -> Relay | None:
         """Through which the session to that emulator's guest goes."""
