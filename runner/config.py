@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from runner import config_schemas
 from runner.admission import Reserves
 from runner.deadline import MAX_BUDGET_S
 from runner.disturbance import DisturbanceLimits
@@ -24,6 +26,19 @@ CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
 MAX_MACHINES = 1000
 _HOSTS = ("qemu", "genode_pbxa9", "genode_board", "none")
+#: Key of each section -> the schema whose keys it has, also where it refers to something else; None: any.
+SECTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "monitors": None,
+        "machines": config_schemas.MachinesConf,
+        "machines.qemu": config_schemas.QemuConf,
+        "machines.genode": config_schemas.GenodeConf,
+        "machines.board": config_schemas.BoardConf,
+        "machines.policy": config_schemas.PolicyConf,
+        "machines.disturbance": config_schemas.DisturbanceConf,
+        "machines.admission": config_schemas.AdmissionConf,
+    }
+)
 # What would change how Hydra makes an object; nobody needs it here.
 _HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
@@ -76,6 +91,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         OmegaConfBaseException: when a value refers to a key that is not there.
     """
     _refuse_unknown(config, "")
+    _check_sections(config)
     missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
@@ -129,6 +145,18 @@ def _refuse_unknown(node: DictConfig, prefix: str) -> None:
             continue
         if isinstance(child := node[key], DictConfig):
             _refuse_unknown(child, f"{prefix}{key}.")
+
+
+def _check_sections(config: DictConfig) -> None:
+    for key, schema in SECTIONS.items():
+        node = OmegaConf.select(config, key)
+        keys = {str(name) for name in node} if isinstance(node, DictConfig) else None
+        if keys is None or (schema is not None and keys != {one.name for one in fields(schema)}):
+            raise UsageError(
+                f"{key} is {'another section' if isinstance(node, DictConfig) else excerpt(node)}, and not what it should be",
+                where=key,
+                next_step=f"give it the keys that it had: python -m runner --cfg job --package {key}",
+            )
 
 
 def _check_counts(count: int, limit: int) -> None:

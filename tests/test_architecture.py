@@ -96,6 +96,7 @@ LINES_HARD = 400
 LINES_SOFT = 300
 #: Longer than they should be, and why they still are one module.
 LONG = {
+    "runner.config": "the one way from a config to a plan",
     "runner.machine": "the life of a host is one story",
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",

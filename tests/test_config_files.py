@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runner.assembly import check
-from runner.config import CONF_FOLDER, to_plan
+from runner.config import CONF_FOLDER, SECTIONS, to_plan
 from runner.config_schemas import register_schemas
 from runner.errors import HostError, UsageError
 from runner.model import TaskSet
@@ -96,6 +97,22 @@ def test_task_sets_that_are_no_section_are_named(tmp_path: Path, value: object) 
     with pytest.raises(UsageError) as caught:
         to_plan(config)
     assert caught.value.where == "tasksets._target_"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["${run_folder}", "${repeat}", "${machines.session}", "${monitors.sqlite}", "${nosuch}"]
+)
+@pytest.mark.parametrize("section", [*SECTIONS, "machines.session", "tasksets"])
+def test_a_section_that_refers_to_something_else_is_named(
+    tmp_path: Path, section: str, elsewhere: str
+) -> None:
+    config = composed(tmp_path)
+    if section in elsewhere:
+        pytest.skip("refers to itself")
+    OmegaConf.update(config, section, elsewhere, merge=False)
+    with pytest.raises((UsageError, OmegaConfBaseException)) as caught:
+        check(to_plan(config))
+    assert section in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/")])
