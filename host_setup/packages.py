@@ -44,6 +44,8 @@ def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ..
         needed += [Requirement(library) for library in libraries]
     # For this computer itself, whatever the guests are: what QEMU starts quickly from.
     needed += [Requirement("gcc", "gcc"), Requirement("libc6-dev")]
+    # For `machines.console: screen`.
+    needed += [Requirement("screen", "screen")]
     return tuple(dict.fromkeys(needed))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runner.distributor import Distributor
     from runner.errors import RunnerError
-    from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated
+    from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated, with_screens
     from runner.machine import Machine
     from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
     from runner.monitors.base import AbstractMonitor
@@ -59,6 +59,7 @@ __all__ = [
     "qemu_by_mailbox",
     "qemu_over_ssh",
     "simulated",
+    "with_screens",
 ]
 
 # Imported when they are asked for: the command line must hear Ctrl-C before half a second of imports.
@@ -90,6 +91,7 @@ _HOMES = {
     "qemu_by_mailbox": "runner.kinds",
     "qemu_over_ssh": "runner.kinds",
     "simulated": "runner.kinds",
+    "with_screens": "runner.kinds",
 }
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import inspect
 import os
 
+from runner.board import check_boards
 from runner.config import RunPlan, located
 from runner.errors import UsageError
 from runner.hosts import AbstractHost
-from runner.kinds import qemu, without_host
+from runner.kinds import boards, genode, qemu, with_screens, without_host
 from runner.model import TaskSetSource
+from runner.model.task import MAX_CPUS
 from runner.monitors.base import AbstractMonitor
 from runner.qemu.contradictions import check_spec
+from runner.qemu.genode_command import check_genode_spec
+from runner.qemu.genode_host import find_genode_qemu
 from runner.qemu.probe import find_binary
+from runner.screen import check_screen
 from runner.sessions.base import AbstractSession
+from runner.specs import Console
 from runner.station import MachineKind
 
 # Sets are looked at before the first machine starts, but not all of an endless source.
@@ -25,7 +31,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
 
     Raises:
         UsageError: when they do not; names the config key.
-        HostError: when QEMU is missing.
+        HostError: when QEMU is missing, or screen where it is asked for.
     """
     source = plan.tasksets
     if not (hasattr(source, "variants") and hasattr(source, "n_variants")):
@@ -43,15 +49,32 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
                 next_step="derive the class from runner.monitors.base.AbstractMonitor",
             )
         monitors.append(monitor)
-    _check_tasksets(source, plan.qemu.vcpus if plan.qemu is not None else 1)
+    _check_tasksets(source, _vcpus(plan))
     kind = _kind(plan)
     _check_session(plan)
-    if plan.qemu is None:
-        kind.open_session(None).close()
-    else:
+    if plan.qemu is not None:
         check_spec(plan.qemu)
         find_binary(plan.qemu)
+    elif plan.genode is not None:
+        check_genode_spec(plan.genode)
+        find_genode_qemu(plan.genode)
+    elif plan.boards is not None:
+        check_boards(plan.boards, limit=plan.limit)
+    else:
+        kind.open_session(None).close()
+    if plan.console is Console.SCREEN:
+        check_screen()
     return source, tuple(monitors), kind
+
+
+def _vcpus(plan: RunPlan) -> int:
+    """How many processors a machine has, as far as is told."""
+    spec = plan.qemu or plan.genode or plan.boards
+    return 1 if spec is None else spec.vcpus or MAX_CPUS
+
+
+def _has_host(plan: RunPlan) -> bool:
+    return (plan.qemu or plan.genode or plan.boards) is not None
 
 
 def _check_tasksets(source: TaskSetSource, vcpus: int) -> None:
@@ -81,9 +104,7 @@ def _check_session(plan: RunPlan) -> None:
     if isinstance(made_by, type) and not issubclass(made_by, AbstractSession):
         raise _no_session(made_by)
     try:
-        inspect.signature(made_by).bind(
-            *(() if plan.qemu is None else ("host",)), **plan.open_session.keywords
-        )
+        inspect.signature(made_by).bind(*(("host",) if _has_host(plan) else ()), **plan.open_session.keywords)
     except TypeError as exc:
         raise UsageError(
             f"machines.session: {made_by.__name__}: {exc}",
@@ -117,6 +138,11 @@ def _kind(plan: RunPlan) -> MachineKind:
             raise _no_session(type(session))
         return session
 
+    if plan.genode is not None:
+        return genode(plan.genode, open_session, policy=plan.policy, reset=plan.reset)
+    if plan.boards is not None:
+        return boards(plan.boards, open_session, policy=plan.policy, reset=plan.reset)
     if plan.qemu is None:
         return without_host(open_session, policy=plan.policy, ideal=_is_ideal(made_by))
-    return qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    return with_screens(kind) if plan.console is Console.SCREEN else kind

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from runner.database import SQLITE_ERRORS, is_blank, open_database, unreadable
+from runner.database import SQLITE_ERRORS, is_blank, open_database, row_of, unreadable
 from runner.reuse import stored_table_sha256
 
 # Of one kind; more would not be read.
@@ -135,16 +135,10 @@ def audit(path: Path, *, digests: bool = True) -> Audit:
 
 def accounts_of(database: sqlite3.Connection) -> Iterator[Account]:
     """Of each submission in an open data set."""
-    for submission, source, n_submitted, n_done, n_bad, n_pending, complete in database.execute(_COUNTS):
-        yield Account(
-            submission=submission,
-            source=source,
-            n_submitted=n_submitted,
-            n_done=n_done,
-            n_bad=n_bad,
-            n_pending=n_pending,
-            complete=bool(complete),
-        )
+    names = [field.name for field in fields(Account)]
+    for row in database.execute(_COUNTS):
+        account = row_of(Account, dict(zip(names, row, strict=True)))
+        yield replace(account, complete=bool(account.complete))
 
 
 def _violations(database: sqlite3.Connection, *, digests: bool) -> Iterator[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from runner import config_schemas
 from runner.admission import Reserves
 from runner.deadline import MAX_BUDGET_S
 from runner.disturbance import DisturbanceLimits
@@ -19,11 +21,36 @@ from runner.errors import RunnerError, UsageError
 from runner.excerpt import excerpt
 from runner.model.refusal import member_of
 from runner.network import plan_bridge
-from runner.specs import Clock, MachinePolicy, NetworkKind, NetworkSpec, QemuSpec, Reach, Reset
+from runner.specs import (
+    BoardSpec,
+    Clock,
+    Console,
+    GenodeSpec,
+    MachinePolicy,
+    NetworkKind,
+    NetworkSpec,
+    QemuSpec,
+    Reach,
+    Reset,
+)
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
 MAX_REPEAT = 1000
 MAX_MACHINES = 1000
+_HOSTS = ("qemu", "genode_pbxa9", "genode_board", "none")
+#: Key of each section -> the schema whose keys it has, also where it refers to something else; None: any.
+SECTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "monitors": None,
+        "machines": config_schemas.MachinesConf,
+        "machines.qemu": config_schemas.QemuConf,
+        "machines.genode": config_schemas.GenodeConf,
+        "machines.board": config_schemas.BoardConf,
+        "machines.policy": config_schemas.PolicyConf,
+        "machines.disturbance": config_schemas.DisturbanceConf,
+        "machines.admission": config_schemas.AdmissionConf,
+    }
+)
 # What would change how Hydra makes an object; nobody needs it here.
 _HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
@@ -39,7 +66,9 @@ class RunPlan:
         monitors: By name.
         open_session: Called with the host, or with nothing where there is none.
         qemu: How guests are built; None where the session needs no guest.
+        genode: How Genode's guests are built; `boards`: which boards there are. One of the three, or none.
         reset: When a guest goes back to its booted snapshot.
+        console: How consoles can be attached to.
         policy: How patient machines are.
         limits: What a measurement on the host's clock may suffer.
         reserves: What is left to everybody else on this computer.
@@ -58,9 +87,12 @@ class RunPlan:
     count: int
     limit: int
     seed: int | None
+    genode: GenodeSpec | None = None
+    boards: BoardSpec | None = None
     repeat: int = 1
     reuse: Path | None = None
     reserves: Reserves = field(default_factory=Reserves)
+    console: Console = Console.PTY
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -71,6 +103,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         OmegaConfBaseException: when a value refers to a key that is not there.
     """
     _refuse_unknown(config, "")
+    _check_sections(config)
     missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
     if missing:
         raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
@@ -82,18 +115,24 @@ def to_plan(config: DictConfig) -> RunPlan:
             where="repeat",
             next_step=f"choose 1 … {MAX_REPEAT} measurements of each set",
         )
-    if machines.host not in ("qemu", "none"):
-        raise UsageError(f"machines.host is {excerpt(machines.host)}", next_step="choose qemu or none")
+    if machines.host not in _HOSTS:
+        raise UsageError(
+            f"machines.host is {excerpt(machines.host)}", next_step=f"choose one of: {', '.join(_HOSTS)}"
+        )
+    tasksets = _made(config.tasksets, "tasksets")
     seed = config.tasksets.get("seed")
     open_session = _made(machines.session, "machines.session", call=False)
     # A session that says nothing, or is made by a function, has the guest's network to talk through.
     reach = getattr(open_session.func, "reach", Reach.SSH)
     return RunPlan(
-        tasksets=_made(config.tasksets, "tasksets"),
+        tasksets=tasksets,
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
         qemu=_qemu(machines.qemu, reach, to_network(machines)) if machines.host == "qemu" else None,
+        genode=_genode(machines.genode) if machines.host == "genode_pbxa9" else None,
+        boards=_boards(machines.board) if machines.host == "genode_board" else None,
         reset=_reset(machines),
+        console=_console(machines.console, machines.host),
         policy=_policy(machines.policy),
         limits=DisturbanceLimits(**_not_negative(machines.disturbance, "machines.disturbance")),
         reserves=_reserves(machines.admission),
@@ -118,6 +157,18 @@ def _refuse_unknown(node: DictConfig, prefix: str) -> None:
             continue
         if isinstance(child := node[key], DictConfig):
             _refuse_unknown(child, f"{prefix}{key}.")
+
+
+def _check_sections(config: DictConfig) -> None:
+    for key, schema in SECTIONS.items():
+        node = OmegaConf.select(config, key)
+        keys = {str(name) for name in node} if isinstance(node, DictConfig) else None
+        if keys is None or (schema is not None and keys != {one.name for one in fields(schema)}):
+            raise UsageError(
+                f"{key} is {'another section' if isinstance(node, DictConfig) else excerpt(node)}, and not what it should be",
+                where=key,
+                next_step=f"give it the keys that it had: python -m runner --cfg job --package {key}",
+            )
 
 
 def _check_counts(count: int, limit: int) -> None:
@@ -174,6 +225,42 @@ def _qemu(config: DictConfig, reach: Reach, network: NetworkSpec) -> QemuSpec:
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
     return QemuSpec(**values, reach=reach, network=network)
+
+
+def _genode(config: DictConfig) -> GenodeSpec:
+    values = {str(key): value for key, value in config.items()}
+    if values["image"] is None:
+        raise UsageError(
+            "machines.genode.image has no value",
+            where="machines.genode.image",
+            next_step="name the image.elf that your Genode build made",
+        )
+    values["image"] = Path(values["image"]).absolute()
+    values["clock"] = member_of(Clock, values["clock"], "machines.genode.clock")
+    return GenodeSpec(**values)
+
+
+def _boards(config: DictConfig) -> BoardSpec:
+    _require_positive(config.power_timeout_s, "machines.board.power_timeout_s")
+    if config.vcpus is not None:
+        _require_positive(config.vcpus, "machines.board.vcpus")
+    return BoardSpec(
+        addresses=tuple(config.addresses),
+        power=tuple(config.power),
+        power_timeout_s=config.power_timeout_s,
+        vcpus=config.vcpus,
+    )
+
+
+def _console(value: str, host: str) -> Console:
+    console = member_of(Console, value, "machines.console")
+    if console is Console.SCREEN and host != "qemu":
+        raise UsageError(
+            "machines.console is 'screen', but these machines have no console for it",
+            where="machines.console",
+            next_step="set machines.console=pty, or choose machines with a guest of ours",
+        )
+    return console
 
 
 def _policy(config: DictConfig) -> MachinePolicy:

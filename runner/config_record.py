@@ -130,7 +130,15 @@ def _read(path: Path) -> dict[str, Any]:
     check_size(path, max_values=4 * MAX_VALUES)  # composed of several files
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+        RecursionError,
+    ) as exc:  # PyYAML's own slips, too
         raise _damaged(path, str(exc).splitlines()[0] if str(exc) else type(exc).__name__) from exc
     if not isinstance(content, dict):
         raise _damaged(path, "it is no mapping")

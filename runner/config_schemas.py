@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from runner.admission import Reserves
 from runner.disturbance import DisturbanceLimits
-from runner.specs import MachinePolicy, NetworkSpec, QemuSpec, Reset
+from runner.specs import BoardSpec, Console, GenodeSpec, MachinePolicy, NetworkSpec, QemuSpec, Reset
 
 
 @dataclass
@@ -97,6 +97,28 @@ class QemuConf:
 
 
 @dataclass
+class GenodeConf:
+    """For `host: genode_pbxa9`; see `runner.specs.GenodeSpec`."""
+
+    image: str | None = None
+    clock: str = GenodeSpec.clock.value
+    cpu_mips: float = GenodeSpec.cpu_mips
+    vcpus: int = GenodeSpec.vcpus
+    memory_mib: int = GenodeSpec.memory_mib
+    qemu_binary: str = GenodeSpec.qemu_binary
+
+
+@dataclass
+class BoardConf:
+    """For `host: genode_board`; see `runner.specs.BoardSpec`."""
+
+    addresses: list[str] = field(default_factory=list)
+    power: list[str] = field(default_factory=list)
+    power_timeout_s: float = BoardSpec.power_timeout_s
+    vcpus: int | None = None
+
+
+@dataclass
 class PolicyConf:
     """How patient machines are; see `runner.specs.MachinePolicy`."""
 
@@ -153,9 +175,10 @@ class MachinesConf:
     Attributes:
         count: Machines at the start.
         limit: What the control file cannot go beyond.
-        host: `qemu`, or `none` where the session needs no guest.
+        host: `qemu`, `genode_pbxa9`, `genode_board`, or `none` where the session needs no guest.
         session: `_target_` names the session's class; it is called with the host, if there is one, and these arguments.
-        qemu: For `host: qemu`.
+        console: `pty`, or `screen`: each machine's console also in a detached screen session that has its name.
+        qemu: For `host: qemu`; `genode` and `board` are for the others.
         reset: `taskset` or `machine`: when a guest goes back to its booted snapshot.
         policy: How patient they are.
         disturbance: For `clock: host`: limits beyond which a measurement is repeated.
@@ -170,7 +193,10 @@ class MachinesConf:
         default_factory=lambda: {"_target_": "runner.sessions.mailbox.MailboxSession"}
     )
     reset: str = Reset.TASKSET.value
+    console: str = Console.PTY.value
     qemu: QemuConf = field(default_factory=QemuConf)
+    genode: GenodeConf = field(default_factory=GenodeConf)
+    board: BoardConf = field(default_factory=BoardConf)
     policy: PolicyConf = field(default_factory=PolicyConf)
     disturbance: DisturbanceConf = field(default_factory=DisturbanceConf)
     admission: AdmissionConf = field(default_factory=AdmissionConf)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
+from typing import TypeVar, get_args, get_type_hints
 
 from runner import schema
 from runner.errors import HostError, RunnerError, UsageError
+from runner.excerpt import excerpt
+
+_T = TypeVar("_T")
 
 # A reader of a file in WAL mode waits for its writer only while that recovers or closes the file.
 _BUSY_TIMEOUT_S = 30.0
@@ -86,6 +92,41 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def row_of(kind: Callable[..., _T], values: Mapping[str, object]) -> _T:
+    """An object of a dataclass from the columns of its names.
+
+    Raises:
+        sqlite3.DatabaseError: when a value is not of its field's type: a damaged file holds numbers as texts, and worse.
+    """
+    for name, types in _types_of(kind).items():
+        if not isinstance(values[name], types):
+            raise _damaged(f"{name} is {excerpt(values[name])}")
+    return kind(**values)
+
+
+def whole_numbers(*values: object) -> None:
+    """As `row_of`, for values that must be whole numbers."""
+    for value in values:
+        if not isinstance(value, int):
+            raise _damaged(f"{excerpt(value)} stands where a whole number must be")
+
+
+@cache
+def _types_of(kind: Callable[..., object]) -> dict[str, tuple[type, ...]]:
+    # SQLite has 0 and 1 for truth values, and keeps 1.0 as 1.
+    wider = {bool: (bool, int), float: (float, int)}
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        found[name] = tuple(one for given in get_args(hint) or (hint,) for one in wider.get(given, (given,)))
+    return found
+
+
+def _damaged(what: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def unreadable(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> RunnerError:

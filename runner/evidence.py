@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from runner.durable import sync_folder, sync_tree
 from runner.errors import RunnerError
 from runner.events import Event, Run
+from runner.private import make_private, write_private
 from runner.tasksets.explicit import write_down
 
 #: Task sets of which evidence is kept; if there are more, they die of the same.
@@ -23,6 +25,7 @@ MAX_EVENTS = 200
 _TAIL_BYTES = 64 << 10
 # How the name of a folder begins that is not whole.
 _PARTIAL = "."
+_SURROGATES = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
 _log = logging.getLogger("runner.evidence")
 
 
@@ -69,21 +72,25 @@ class EvidenceStore:
     def _keep(
         self, target: Path, run: Run, error: RunnerError, logs: Iterable[Path], events: Sequence[Event]
     ) -> Path | None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder)
         kept = {path.name for path in self._folder.iterdir() if not path.name.startswith(_PARTIAL)}
         if len(kept - {target.name}) >= self._max_sets:
             return None
         partial = self._folder / f"{_PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            (partial / "experiment").mkdir(parents=True)
-            (partial / "error.txt").write_text(_report(target, run, error), "utf-8", "replace")
-            (partial / "experiment" / "alone.yaml").write_text(_experiment(run), "utf-8")
+            make_private(partial / "experiment")
             lines = [f"{event}\n" for event in list(events)[-MAX_EVENTS:]]
-            (partial / "events.txt").write_text("".join(lines), "utf-8")
+            texts = {
+                "error.txt": _report(target, run, error),
+                "experiment/alone.yaml": _experiment(run),
+                "events.txt": "".join(lines),
+            }
+            for name, text in texts.items():
+                write_private(partial / name, text.encode("utf-8", "replace"))
             for log in logs:
                 if log.exists():
-                    (partial / log.name).write_bytes(_tail(log))
+                    write_private(partial / log.name, _tail(log))
             sync_tree(partial)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -106,12 +113,18 @@ def _report(target: Path, run: Run, error: RunnerError) -> str:
 
 
 def _experiment(run: Run) -> str:
-    """A file for the group `experiment`; JSON is YAML."""
+    """A file for the group `experiment`; JSON is YAML, but for how it escapes characters beyond 16 bits: as two, which YAML leaves two."""
     experiment = {
         "defaults": [{"override /tasksets": "explicit"}],
         "tasksets": {"tasksets": [_uninterpolated(write_down(run.taskset))]},
     }
-    return f"# @package _global_\n{json.dumps(experiment, indent=1)}\n"
+    text = _SURROGATES.sub(_escaped, json.dumps(experiment, indent=1))
+    return f"# @package _global_\n{text}\n"
+
+
+def _escaped(pair: re.Match[str]) -> str:
+    high, low = int(pair[1], 16), int(pair[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + low - 0xDC00:08x}"
 
 
 def _uninterpolated(value: object) -> object:

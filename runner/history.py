@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runner.audit import Account, accounts_of
-from runner.database import SQLITE_ERRORS, open_database, unreadable
+from runner.database import SQLITE_ERRORS, open_database, row_of, unreadable
 from runner.events import VALID_OUTCOMES
 
 #: Of one kind; whoever wants more asks the data set.
@@ -199,7 +199,7 @@ def reading(path: Path) -> Iterator[DataSet]:
 
 def all_of(kind: Callable[..., _T], database: DataSet, sql: str, *parameters: object) -> tuple[_T, ...]:
     """The rows that a query finds, its columns being the fields of `kind`."""
-    return tuple(kind(**dict(row)) for row in database.execute(sql, parameters))
+    return tuple(row_of(kind, dict(row)) for row in database.execute(sql, parameters))
 
 
 def attempts(

@@ -129,6 +129,15 @@ class AbstractHost(ABC):
         """
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Address and port of the guest's task loader, where it listens to TCP; it may take a while until it does.
+
+        Raises:
+            UsageError: it does not, or `start()` has not returned.
+        """
+        raise UsageError(f"host {self.name} has no task loader on TCP", next_step="choose a Genode host")
+
+    @property
     @abstractmethod
     def credentials(self) -> SshCredentials:
         """How to log in at `ssh_address`; known from the beginning."""

@@ -8,18 +8,21 @@ from functools import cache
 from pathlib import Path
 
 from runner.admission import MIB, Needs
+from runner.board import BoardHost
 from runner.disturbance import DisturbanceLimits
 from runner.errors import UsageError
 from runner.events import Validity
 from runner.hosts import AbstractHost
+from runner.qemu.genode_host import GenodeHost
 from runner.qemu.host import QemuHost
 from runner.qemu.settings import measurement_settings
+from runner.screen import ScreenSession
 from runner.sessions.base import AbstractSession
 from runner.sessions.mailbox import MailboxSession
 from runner.sessions.simulation import SimulationSession
 from runner.sessions.ssh import SshSession
 from runner.simulator import SIMULATOR_VERSION
-from runner.specs import Clock, MachinePolicy, QemuSpec, Reach, Reset
+from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, QemuSpec, Reach, Reset
 from runner.station import Fact, MachineKind
 
 # QEMU itself beside its guest's memory. Measured: 20 MiB with what the guest has touched of that, whatever the workload.
@@ -28,6 +31,11 @@ _EMULATOR_MIB = 32
 _NEXT_MIB = 24
 # Of a guest: monitor, process, mailbox, logs. Measured: 8.5 for each further machine, 14 where it has the next guest ready.
 _DESCRIPTORS = 10
+
+# Measured: screen 3 MiB, and 13 MiB for what follows the console in it.
+_SCREEN_MIB = 16
+# While it is started.
+_SCREEN_DESCRIPTORS = 2
 
 OpenSession = Callable[[AbstractHost | None], AbstractSession]
 
@@ -81,6 +89,61 @@ def needs_of(spec: QemuSpec, reset: Reset) -> Needs:
     )
 
 
+def genode(
+    spec: GenodeSpec,
+    open_session: OpenSession,
+    *,
+    policy: MachinePolicy | None = None,
+    reset: Reset = Reset.MACHINE,
+) -> MachineKind:
+    """QEMU guests that boot the user's Genode image. Nothing that is measured there repeats: packets arrive when they do."""
+
+    def open_host(name: str, folder: Path) -> AbstractHost:
+        return GenodeHost(spec, name=name, folder=folder)
+
+    n_guests = 2 if reset is Reset.TASKSET else 1
+    return MachineKind(
+        open_host=open_host,
+        open_session=open_session,
+        policy=policy or MachinePolicy(),
+        reset=reset,
+        needs=Needs(
+            memory_bytes=(spec.memory_mib + _EMULATOR_MIB) * n_guests * MIB,
+            descriptors=_DESCRIPTORS * n_guests,
+        ),
+    )
+
+
+def boards(
+    spec: BoardSpec,
+    open_session: OpenSession,
+    *,
+    policy: MachinePolicy | None = None,
+    reset: Reset = Reset.MACHINE,
+) -> MachineKind:
+    """Boards on the network.
+
+    Raises:
+        UsageError: each task set was to have a fresh host, made ready while the last one runs: a machine has but one board.
+    """
+    if reset is Reset.TASKSET:
+        raise UsageError(
+            "machines.reset=taskset needs a second host beside the one that runs, and a machine has one board",
+            where="machines.reset",
+            next_step="set machines.reset=machine",
+        )
+    used: set[str] = set()
+
+    def open_host(name: str, folder: Path) -> AbstractHost:
+        fresh = name not in used
+        used.add(name)
+        return BoardHost(spec, name, folder, fresh=fresh)
+
+    return MachineKind(
+        open_host=open_host, open_session=open_session, policy=policy or MachinePolicy(), reset=reset
+    )
+
+
 def qemu_by_mailbox(
     spec: QemuSpec | None = None, policy: MachinePolicy | None = None, *, reset: Reset = Reset.TASKSET
 ) -> MachineKind:
@@ -93,6 +156,16 @@ def qemu_over_ssh(
 ) -> MachineKind:
     """QEMU guests that are reached over SSH: for the host's clock, several CPUs, and diagnosis."""
     return _qemu(spec, SshSession, policy, reset)
+
+
+def with_screens(kind: MachineKind) -> MachineKind:
+    """The same machines, each with its console in a detached screen session that has its name: `screen -xr qemu1`."""
+    needs = replace(
+        kind.needs,
+        memory_bytes=kind.needs.memory_bytes + _SCREEN_MIB * MIB,
+        descriptors=kind.needs.descriptors + _SCREEN_DESCRIPTORS,
+    )
+    return replace(kind, open_console=ScreenSession, needs=needs)
 
 
 def simulated(*, realtime_factor: float | None = None, policy: MachinePolicy | None = None) -> MachineKind:

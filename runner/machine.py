@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,9 @@ class Machine(threading.Thread):
             self._on_end(self)
 
     def _live(self) -> None:
-        with self._stations:
+        open_console = self._kind.open_console
+        console = nullcontext() if open_console is None else open_console(self.name, self._folder)
+        with console, self._stations:
             self._recoveries.begin()
             try:
                 if self._reuse is not None:

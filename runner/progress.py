@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from runner.database import SQLITE_ERRORS, is_blank, open_database, unreadable
+from runner.database import SQLITE_ERRORS, is_blank, open_database, row_of, unreadable, whole_numbers
 from runner.errors import UsageError
 from runner.tries import Tries
 
@@ -108,6 +108,7 @@ class Progress:
         self.source, self.repeat, self.n_total, self.n_handed_out, self.n_done, self.n_bad = database.execute(
             _COUNTS, (number,)
         ).fetchone()
+        whole_numbers(self.repeat, self.n_total or 0, self.n_handed_out, self.n_done, self.n_bad)
         (end,) = database.execute(
             "SELECT coalesce(max(set_idx) + 1, 0) FROM ledger WHERE submission = ?", (number,)
         ).fetchone()
@@ -163,7 +164,7 @@ class Progress:
                     flags = {"bad": bool(past["bad"])}
                     if past["schedulable"] is not None:
                         flags["schedulable"] = bool(past["schedulable"])
-                    yield PastSet(**{**past, **flags})
+                    yield row_of(PastSet, {**past, **flags})
         except SQLITE_ERRORS as exc:
             raise unreadable(self.path, exc) from exc
 
@@ -173,6 +174,8 @@ class Progress:
             with closing(open_database(self.path)) as database:
                 rows = database.execute(_ROWS, (self.number, start_idx, end_idx)).fetchall()
                 faults = database.execute(_TRIES, (self.number, start_idx, end_idx)).fetchall()
+            for set_idx, repetition, _, _, n_failed, *_ in rows:
+                whole_numbers(set_idx, repetition, n_failed)
         except SQLITE_ERRORS as exc:
             raise unreadable(self.path, exc) from exc
         ids: dict[int, str] = {}

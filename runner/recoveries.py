@@ -87,8 +87,15 @@ class Recoveries:
         """
         self._check_killed(error)
         fault = Fault.HOST if fault_of(error) is Fault.HOST else Fault.GUEST
-        self._log.warning("start of %s failed: %s", self._name, error)
         self._count(error, fault)
+        # Who is put aside is told of by the fleet, with the reason; the machine's own log has the whole of it.
+        self._log.log(
+            logging.INFO if self.standing.aside else logging.WARNING,
+            "start of %s failed: %s",
+            self._name,
+            error.what,
+        )
+        self._log.debug("%s", error)
         self._report(error, fault, self._choose(error, fault, self._kind.steps))
 
     def after_attempt(self, failure: Failure, station: Station) -> bool:

@@ -17,10 +17,11 @@ from runner.exit_codes import ExitCode, exit_code_of
 from runner.rehearsal.catalogue import FAULTS, named
 from runner.rehearsal.comparison import read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
+from runner.rehearsal.private_cache import make_cache
 from runner.rehearsal.processes import adopt_orphans
-from runner.rehearsal.scene import RESULTS
 from runner.rehearsal.setup import Setup, compose
 from runner.rehearsal.trial import Reference, Trial, attempt, planned, refer
+from runner.reuse import RESULTS_NAME
 
 _N_SETS = 6
 _TAIL_LINES = 20
@@ -52,13 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{one.name}: {one.what}\n    {one.source}" for one in FAULTS))
         return ExitCode.OK
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rtfleet-rehearsal-"))
     survives = False
     try:
         faults = named(options.faults)
         setup = compose(overrides, max(1, options.sets))
         adopt_orphans()
+        make_cache(folder / "cache")
         survives = rehearse(setup, faults, folder, pairs=options.pairs, seed=options.seed)
     except RunnerError as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -122,7 +125,7 @@ def _reference(setup: Setup, folder: Path) -> Reference:
             evidence="\n".join(words),
             next_step="see that it runs by itself first: python -m runner with the same arguments",
         )
-    data = read_data_set(folder / "run" / RESULTS)
+    data = read_data_set(folder / "run" / RESULTS_NAME)
     shutil.rmtree(folder, ignore_errors=True)
     return Reference(code=code, data=data, took_s=took_s)
 

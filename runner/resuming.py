@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.durable import read_json
 from runner.errors import UsageError
+from runner.excerpt import excerpt
 from runner.exit_codes import ExitCode
 from runner.secrets import masked
 
@@ -39,7 +40,7 @@ def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes
     old, new = _flat(before), _flat(now)
     keys = [*old, *(key for key in new if key not in old)]
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in keys}
-    return {key: (a, b) for key, (a, b) in pairs.items() if repr(a) != repr(b)}
+    return {key: (a, b) for key, (a, b) in pairs.items() if not _same(a, b)}
 
 
 def fact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
@@ -126,6 +127,11 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:  # noqa: ANN401 - plain 
     return {name: leaf for part, one in parts.items() for name, leaf in _flat(one, part).items()}
 
 
+def _same(one: object, other: object) -> bool:
+    """Also of numbers that are no number, or that Python does not write; 1, 1.0 and true are different."""
+    return type(one) is type(other) and (one == other or (one != one and other != other))  # noqa: PLR0124 - NaN
+
+
 def _at(value: Any, place: Sequence[str]) -> Any:  # noqa: ANN401 - plain values
     for name in place:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -133,5 +139,10 @@ def _at(value: Any, place: Sequence[str]) -> Any:  # noqa: ANN401 - plain values
 
 
 def _shown(value: object) -> str:
-    text = value if value == _ABSENT else masked(json.dumps(value, ensure_ascii=False, default=str))
-    return text if len(str(text)) <= _MAX_VALUE_CHARS else f"{str(text)[:_MAX_VALUE_CHARS]}…"
+    if value == _ABSENT:
+        return _ABSENT
+    try:
+        text = masked(json.dumps(value, ensure_ascii=False, default=str))
+    except ValueError:  # a number beyond what Python writes
+        text = excerpt(value)
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}…"

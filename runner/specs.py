@@ -40,11 +40,22 @@ class Reset(StrEnum):
     MACHINE = "machine"
 
 
+class Console(StrEnum):
+    """How a machine's console can be attached to while it runs."""
+
+    #: By `python -m runner.console`.
+    PTY = "pty"
+    #: Also by GNU screen, in a session with the machine's name.
+    SCREEN = "screen"
+
+
 class Accelerator(StrEnum):
     """How QEMU executes guest code."""
 
     KVM = "kvm"
     TCG = "tcg"
+    #: Nothing: a real processor.
+    NONE = "none"
 
 
 class NetworkKind(StrEnum):
@@ -132,6 +143,50 @@ class QemuSpec:
     def exact(self) -> bool:
         """Whether nothing but the guest's own past decides what it does: neither the host's clock nor its network."""
         return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX and not self.bridged
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenodeSpec:
+    """A guest that boots the user's `image.elf` on QEMU's realview-pbx-a9.
+
+    Attributes:
+        image: The file.
+        clock: Where the guest's time comes from.
+        cpu_mips: As in `QemuSpec`.
+        vcpus: Processors; exactly one with `Clock.ICOUNT`.
+        memory_mib: RAM; the board has 1024 MiB at most.
+        qemu_binary: QEMU to use; a name on the PATH or a path.
+    """
+
+    image: Path
+    clock: Clock = Clock.HOST
+    cpu_mips: float = 125.0
+    vcpus: int = 4
+    memory_mib: int = 1024
+    qemu_binary: str = "qemu-system-arm"
+
+    @property
+    def icount_shift(self) -> int:
+        """As in `QemuSpec`."""
+        return round(math.log2(FASTEST_MIPS / self.cpu_mips))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardSpec:
+    """Boards, one per machine.
+
+    Attributes:
+        addresses: Host names or addresses, of machine 1 first, each with `:port` where that is not 3001.
+        power: The words of a command that switches a board off and on again, with `{address}` for the board's; empty: boards are
+            asked to reboot themselves.
+        power_timeout_s: How long that may take.
+        vcpus: Processors of each; None where nobody says.
+    """
+
+    addresses: tuple[str, ...]
+    power: tuple[str, ...] = ()
+    power_timeout_s: float = 30.0
+    vcpus: int | None = None
 
 
 class TryBounds(TypedDict):

@@ -7,7 +7,7 @@ import platform
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,7 @@ class MachineKind:
         limits: How much of a disturbance by this computer a measurement may suffer; None where none can reach it.
         settings: Tells all that a measurement depends on beside its task set; None where nobody can tell.
         needs: What each machine takes of this computer.
+        open_console: From a machine's name and its folder: what shows its console as long as it lives; None: nothing does.
     """
 
     open_host: Callable[[str, Path], AbstractHost] | None
@@ -49,6 +50,7 @@ class MachineKind:
     limits: DisturbanceLimits | None = None
     settings: Callable[[], Mapping[str, Fact]] | None = None
     needs: Needs = field(default_factory=Needs)
+    open_console: Callable[[str, Path], AbstractContextManager[object]] | None = None
 
     @property
     def steps(self) -> frozenset[Recovery]:

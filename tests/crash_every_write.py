@@ -38,11 +38,12 @@ def main() -> int:
         restart_with_shim(compiled(Path(tempfile.mkdtemp(prefix="crash-shim-"))))
     del os.environ["LD_PRELOAD"]
     workshop = Path(tempfile.mkdtemp(prefix="crash-", dir=options.folder))
-    subject = SUBJECTS[options.subject]()
+    subject = SUBJECTS[options.subject](workshop)
     began_s = time.monotonic()
     table = Table()
     for mode in options.mode or list(Mode):
         _crash_everywhere(subject, mode, workshop, options, table)
+        print(f"{mode.value}: {table.n_crashed(mode.value)} crashes tried", flush=True)
     print(table.render())
     print(f"{table.n_cases} cases in {time.monotonic() - began_s:.0f} s")
     shutil.rmtree(Path(os.environ[LOADED]).parent)

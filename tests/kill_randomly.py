@@ -11,6 +11,7 @@ Prints its figures; exit code 1 if anything was found, with the folders of those
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -35,13 +36,15 @@ def main() -> int:
     options = _options()
     workshop = Path(tempfile.mkdtemp(prefix="kill-", dir=options.folder))
     table = Table()
-    for name, subject, n, n_at_once in (
-        ("simulated", SUBJECTS[options.subject](), options.runs, options.at_once),
-        ("guests", GUESTS[options.subject](), options.guests, 1),
+    for name, kind, n, n_at_once in (
+        ("simulated", SUBJECTS[options.subject], options.runs, options.at_once),
+        ("guests", GUESTS[options.subject], options.guests, 1),
     ):
         if n:
             began_s = time.monotonic()
-            _kill(name, subject, workshop, Plan(n, n_at_once, options.seed), table)
+            place = workshop / name
+            place.mkdir()
+            _kill(name, kind(place), place, Plan(n, n_at_once, options.seed), table)
             print(f"{name}: {n} runs in {time.monotonic() - began_s:.0f} s", flush=True)
     print(table.render())
     if table.good:
@@ -66,7 +69,7 @@ def _kill(name: str, subject: Subject, workshop: Path, plan: Plan, table: Table)
     expected, ended = undisturbed(subject, workshop)
     print(f"{name}: {ended.took_s:.2f} s undisturbed", flush=True)
     pool: Pool[Case, Verdict] = Pool(partial(examine, subject, workshop, expected), plan.n_at_once)
-    for case, verdict in pool.results(_cases(name, plan, ended.took_s)):
+    for case, verdict in pool.results(_cases(name, plan, ended.took_s, table)):
         table.add(name, verdict)
         if table.n_cases % 100 == 0:
             print(f"{table.n_cases} runs so far", file=sys.stderr, flush=True)
@@ -74,8 +77,11 @@ def _kill(name: str, subject: Subject, workshop: Path, plan: Plan, table: Table)
             print(f"{case.name}: {describe(verdict)}", flush=True)
 
 
-def _cases(name: str, plan: Plan, took_s: float) -> Iterator[Case]:
-    for number in range(plan.n):
+def _cases(name: str, plan: Plan, took_s: float, table: Table) -> Iterator[Case]:
+    """As many as it takes: some end before they are to be killed."""
+    for number in itertools.count():
+        if table.n_crashed(name) >= plan.n:
+            return
         draw = random.Random(f"{plan.seed} {name} {number}")
         n_kills = 1 + draw.randint(0, _MAX_FURTHER_KILLS)
         yield Case(f"{name}-{number}", tuple(Kill(draw.uniform(0, took_s)) for _ in range(n_kills)))
@@ -83,8 +89,8 @@ def _cases(name: str, plan: Plan, took_s: float) -> Iterator[Case]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.kill_randomly", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="simulated runs")
-    parser.add_argument("--guests", type=int, default=0, help="runs with real guests")
+    parser.add_argument("--runs", type=int, default=1000, help="simulated runs to kill")
+    parser.add_argument("--guests", type=int, default=0, help="runs with real guests to kill")
     parser.add_argument("--subject", choices=list(SUBJECTS), default=next(iter(SUBJECTS)))
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="simulated runs at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")

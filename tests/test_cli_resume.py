@@ -23,8 +23,8 @@ from tests.cli import processes_of, run_cli, started_cli
 from tests.qemu_guests import PATIENCE_S, eventually
 
 IDEAL = ("machines=simulation", "tasksets.utilizations=[0.5,0.7,0.9]", "tasksets.sets_per_utilization=2")
-#: Six sets of half a second each; two at a time.
-SLOW = (*IDEAL, "machines.session.realtime_factor=4", "machines.count=2")
+#: Six sets of about half a second each, two at a time: time enough to end it in the middle, also on a busy computer.
+SLOW = (*IDEAL, "machines.session.realtime_factor=2", "machines.count=2")
 N_SETS = 6
 HINT = "to go on: python -m runner resume=run"
 
@@ -47,6 +47,14 @@ def ask(folder: Path, sql: str, run: str = "run") -> list[tuple[Any, ...]]:
         sqlite3.connect(f"file:{folder / run / 'results.sqlite'}?mode=ro", uri=True)
     ) as data:
         return data.execute(sql).fetchall()
+
+
+def n_recorded(folder: Path) -> int:
+    """How many sets the ledger holds as done: a moment later than the status tells it."""
+    try:
+        return int(ask(folder, "SELECT count(*) FROM ledger WHERE state = 'done'")[0][0])
+    except sqlite3.OperationalError:  # not there yet
+        return 0
 
 
 #: What was measured, without who measured it when.
@@ -100,7 +108,7 @@ def stopped(
     folder: Path, *signals: signal.Signals, when: Callable[[], bool] | None = None, more: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """A slow run that gets these signals once some of its sets are done, and is waited for."""
-    ready = when or (lambda: n_done(folder) >= 2)
+    ready = when or (lambda: n_recorded(folder) >= 1)
     arguments = more if "resume=run" in more else (*more, *SLOW)
     with started_cli(folder, *arguments) as process:
         assert eventually(ready, within_s=PATIENCE_S), status(folder)
@@ -125,8 +133,8 @@ def test_run_goes_on_where_it_stopped(tmp_path, undisturbed, end):
     signals, code = ENDS[end]
     ended = stopped(tmp_path, *signals)
     assert ended.returncode == code, ended.stderr
-    n_before = ask(tmp_path, "SELECT count(*) FROM ledger WHERE state = 'done'")[0][0]
-    assert 2 <= n_before < N_SETS
+    n_before = n_recorded(tmp_path)
+    assert 1 <= n_before < N_SETS
     if code == ExitCode.STOPPED:
         assert ended.stderr.splitlines()[-1] == HINT
         assert manifest(tmp_path)["ended"]["exit_code"] == ExitCode.STOPPED
@@ -227,7 +235,7 @@ def test_changed_config_is_refused_key_by_key_unless_accepted(tmp_path):
     assert refused.returncode == ExitCode.USAGE
     for words in (
         "machines.count: 2 → 4",
-        "machines.session.realtime_factor: 4 → null",
+        "machines.session.realtime_factor: 2 → null",
         'monitors.summary._target_: "runner.monitors.summary.SummaryMonitor" → (not there)',
         "changes=accept",
     ):
@@ -249,13 +257,13 @@ def test_accepted_changes_hold_from_then_on(tmp_path):
         tmp_path,
         signal.SIGKILL,
         when=lambda: status(tmp_path).get("desired", {}).get("machines") == 1,
-        more=("resume=run", "machines.count=1", "machines.session.realtime_factor=2", "changes=accept"),
+        more=("resume=run", "machines.count=1", "machines.session.realtime_factor=1", "changes=accept"),
     )
     done = run_cli(tmp_path, "resume=run")
     assert done.returncode == ExitCode.OK, done.stderr
     assert_complete(tmp_path)
     first, second = manifest(tmp_path)["resumed"]
-    assert first["changes"] == {"machines.count": [2, 1], "machines.session.realtime_factor": [4, 2]}
+    assert first["changes"] == {"machines.count": [2, 1], "machines.session.realtime_factor": [2, 1]}
     assert second["changes"] == {}
 
 
@@ -347,7 +355,7 @@ def test_paused_run_stays_paused_and_says_so(tmp_path):
     stopped(tmp_path, signal.SIGKILL)
     path = tmp_path / "run" / "control.yaml"
     path.write_text("machines: 2\nstate: pause\n")
-    n_before = ask(tmp_path, "SELECT count(*) FROM ledger WHERE state = 'done'")[0][0]
+    n_before = n_recorded(tmp_path)
     with started_cli(tmp_path, "resume=run") as process:
         assert eventually(
             lambda: status(tmp_path).get("observed", {}).get("state") == "pause", within_s=PATIENCE_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runner.assembly import check
-from runner.config import CONF_FOLDER, to_plan
+from runner.config import CONF_FOLDER, SECTIONS, to_plan
 from runner.config_schemas import register_schemas
-from runner.errors import UsageError
+from runner.errors import HostError, UsageError
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
 
@@ -25,6 +27,9 @@ ASKED = {
     "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
     "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
     "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
+    "machines/genode_board": ["machines.board.addresses=[board1]"],
+    # Any ELF file looks like an image here.
+    "machines/genode_pbxa9": [f"machines.genode.image={Path(sys.executable).resolve()}"],
 }
 FILES = sorted(
     str(path.relative_to(CONF_FOLDER).with_suffix(""))
@@ -70,15 +75,44 @@ def test_every_file_is_accepted(tmp_path: Path, name: str) -> None:
     first = next(iter(source.variants()))
     assert isinstance(first, TaskSet)
     assert len(monitors) == len(config.monitors) > 0
-    assert (kind.open_host is None) == (plan.qemu is None)
+    hosts = (plan.qemu, plan.genode, plan.boards)
+    assert (kind.open_host is None) == all(host is None for host in hosts)
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_what_is_asked_for_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((UsageError, HostError)) as caught:
         check(to_plan(composed(tmp_path, override_for(name))))
     key = ASKED[name][0].partition("=")[0]
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", []])
+def test_task_sets_that_are_no_section_are_named(tmp_path: Path, value: object) -> None:
+    """As a file of the user's can leave it."""
+    config = composed(tmp_path)
+    OmegaConf.update(
+        config, "tasksets", value, merge=False
+    )  # of all other sections OmegaConf knows that they are one
+    with pytest.raises(UsageError) as caught:
+        to_plan(config)
+    assert caught.value.where == "tasksets._target_"
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["${run_folder}", "${repeat}", "${machines.session}", "${monitors.sqlite}", "${nosuch}"]
+)
+@pytest.mark.parametrize("section", [*SECTIONS, "machines.session", "tasksets"])
+def test_a_section_that_refers_to_something_else_is_named(
+    tmp_path: Path, section: str, elsewhere: str
+) -> None:
+    config = composed(tmp_path)
+    if section in elsewhere:
+        pytest.skip("refers to itself")
+    OmegaConf.update(config, section, elsewhere, merge=False)
+    with pytest.raises((UsageError, OmegaConfBaseException)) as caught:
+        check(to_plan(config))
+    assert section in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/")])

@@ -58,15 +58,15 @@ def test_a_run_that_crashes_at_a_write_is_gone_on_with(tmp_path: Path, subject: 
 def test_runners_that_are_killed_at_any_instant_lose_nothing(tmp_path: Path) -> None:
     found, _ = figures("kill_randomly", tmp_path, "--runs=8")
     assert_nothing_was_found(found)
-    assert found["cases"] == 8
-    assert found["resumed"] + found["anew"] > 0
+    assert found["cases"] >= 8
+    assert found["resumed"] + found["anew"] >= 8
 
 
 @pytest.mark.guest
 def test_no_guest_outlives_a_runner_that_is_killed_and_its_data_are_the_same(tmp_path: Path) -> None:
     found, _ = figures("kill_randomly", tmp_path, "--runs=0", "--guests=2", "--seed=1")
     assert_nothing_was_found(found)
-    assert found["cases"] == 2
+    assert found["cases"] >= 2
 
 
 def test_what_is_lost_is_found(tmp_path: Path) -> None:

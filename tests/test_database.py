@@ -5,16 +5,22 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from runner.audit import audit
+from runner.database import row_of, whole_numbers
 from runner.errors import HostError, UsageError
+from runner.exit_codes import ExitCode
 from runner.ledger import Ledger
 from runner.parquet import write_parquet
 from runner.progress import read_progress
+from runner.record import Submitted
 from runner.reuse import EarlierRun
+from runner.submission import Submission
+from runner.why import __main__ as why
 
 
 def opened(path: Path) -> None:
@@ -53,3 +59,56 @@ def test_rows_that_the_tables_cannot_hold_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot hold"):
         to_parquet(path)
     assert list((tmp_path / "parquet").iterdir()) == []
+
+
+def with_text_for_a_number(path: Path, table: str, column: str) -> None:
+    """As a flipped bit can leave it, in spite of STRICT."""
+    ledger = Ledger(path)
+    ledger.open()
+    ledger.put(Submitted(Submission(number=1, source="a", n_total=1)))
+    ledger.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE type = 'table'")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = ?",
+            (f"{column} INTEGER", f"{column} BLOB", table),
+        )
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(f"UPDATE {table} SET {column} = 'x'")
+
+
+@pytest.mark.parametrize("use", [audit, read_progress])
+def test_a_text_where_a_number_belongs_is_told(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    path = tmp_path / "results.sqlite"
+    with_text_for_a_number(path, "submissions", "n_total")
+    with pytest.raises(UsageError, match=r"no sound SQLite database: n_submitted is 'x'|whole number"):
+        use(path)
+    assert why.main([str(path)]) == ExitCode.USAGE
+
+
+def test_rows_become_objects_only_with_values_of_their_types() -> None:
+    values = {"name": "a", "share": 1, "limit": None, "over": 1}
+    assert row_of(Sample, values) == Sample("a", 1, None, True)
+    for name, value in (
+        ("name", 1),
+        ("name", None),
+        ("share", "1"),
+        ("limit", "1"),
+        ("limit", 1.5),
+        ("over", "no"),
+    ):
+        with pytest.raises(sqlite3.DatabaseError, match=name):
+            row_of(Sample, {**values, name: value})
+    whole_numbers(1, 0)
+    for wrong in ("1", 1.5, None, b"1"):
+        with pytest.raises(sqlite3.DatabaseError, match="whole number"):
+            whole_numbers(1, wrong)
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    share: float
+    limit: int | None
+    over: bool

@@ -63,6 +63,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
     assert kept == tmp_path / "bad" / f"7-{one().taskset_id}"
     files = sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file())
     assert files == ["console.log", "error.txt", "events.txt", "experiment/alone.yaml"]
+    assert not [path for path in (kept, *kept.rglob("*")) if path.stat().st_mode & 0o077], "the user's alone"
     assert len((kept / "console.log").read_bytes()) == 64 << 10
     assert (kept / "console.log").read_bytes().endswith(b"the end")
     lines = (kept / "events.txt").read_text().splitlines()
@@ -74,7 +75,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_name_that_looks_like_a_reference_is_a_name(tmp_path: Path) -> None:
-    taskset = TaskSet((Task(period_ns=None, wcet_ns=1, name="${oc.env:HOME}"),), name="${a} $${b} 'ö'\n")
+    taskset = TaskSet((Task(period_ns=None, wcet_ns=1, name="${oc.env:HOME}"),), name="${a} $${b} 'ö' 𐀀")
     kept = EvidenceStore(tmp_path).keep(attempt(taskset), ERROR)
     assert kept is not None
     again = read_again(kept / "experiment" / "alone.yaml")

@@ -22,6 +22,7 @@ from runner.hosts import AbstractHost
 from runner.incidents import Incident
 from runner.kinds import qemu
 from runner.model import Task, TaskSet
+from runner.qemu.shared_memory import CopyShelf
 from runner.recovery import Recovery
 from runner.sessions.base import AbstractSession
 from runner.sessions.mailbox import MailboxSession
@@ -279,14 +280,15 @@ int main(void) {
 """
 
 
-def test_a_guest_that_hangs_is_found_by_its_watchdog(tmp_path: Path, guests: Guests) -> None:
+def test_a_guest_that_hangs_is_found_by_its_watchdog(tmp_path: Path) -> None:
+    guests = Guests(replace(TRIES, max_tries=1))
     program = compiled("arm64", tmp_path / "hang", HANG)
     with fleet(tmp_path, guests.kind("mailbox")) as one:
         one.submit(TaskSet((execution(program),), name="hang"), small("after"))
         one.finish()
         state = one.distributor.get_distributor_state()
     assert (state.n_done, state.n_bad) == (1, 1)
-    assert one.observer.faults == [Fault.TASKSET] * 2
+    assert one.observer.faults == [Fault.TASKSET]
     assert "watchdog" in one.observer.incidents[0].what
 
 
@@ -435,6 +437,8 @@ def test_a_snapshot_that_is_damaged_unseen_costs_no_set(
                 file.seek(offset)
                 file.write(b"\x55" * page)
     os.utime(ram, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    # As the next runner finds it: this one still has a copy of its own.
+    monkeypatch.setattr("runner.qemu.boot.COPIES", CopyShelf(n_kept=2))
     with fleet(tmp_path / "damaged", kind) as other:
         other.submit(*(small(f"set {number}", 1 + number) for number in range(6)))
         other.finish()

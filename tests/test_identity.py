@@ -97,7 +97,7 @@ def test_a_set_without_executables_needs_no_files() -> None:
     assert executable_digests(taskset()) == {}
 
 
-@pytest.mark.parametrize("path", ["/nowhere/at/all", "with\0null"])
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "/tmp"])
 def test_an_executable_that_cannot_be_read_makes_the_set_bad(path: str) -> None:
     which = TaskSet((Task(period_ns=MS, workload="executable", workload_args={"path": path}),))
     with pytest.raises(TaskSetError, match="cannot be read") as caught:

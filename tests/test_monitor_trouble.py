@@ -152,6 +152,22 @@ def test_one_that_stays_stuck_is_left_behind_with_an_error_after_all_others_were
     assert pipe.told[-1] == ("close", None)
 
 
+def test_it_is_said_once_whom_the_end_waits_for(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise a run that is over would stand still for a minute without a word."""
+    dispatcher = MonitorDispatcher()
+    dispatcher.__enter__()
+    channel = dispatcher.channel((pipe, Recorder()))
+    for number in range(50):
+        channel.event(RUN, event(number))
+    with pytest.raises(HostError):
+        dispatcher.close(stall_s=1.0)
+    said = [one.getMessage() for one in caplog.records if "the end waits for" in one.getMessage()]
+    assert len(said) == 1
+    assert "monitor Pipe is stuck in __taskset_event__ since" in said[0]
+    pipe.read_on()
+    dispatcher.close()
+
+
 def test_nobody_waits_for_room_while_nothing_new_begins(pipe: Pipe) -> None:
     """What is under way comes to its end, and a kill reaches a machine that publishes to a monitor that is stuck."""
     with MonitorDispatcher(capacity=5) as dispatcher:

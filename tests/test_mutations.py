@@ -26,6 +26,7 @@ COUNTS = {
     "ssh": 8,
     "databases": 100,
     "json": 1500,
+    "records": 100,
     "states": 2000,
     "names": 300,
     "command_line": 3,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from runner import console
+from runner.attachment import LEAVE
 from runner.deadline import Deadline
 from runner.errors import ProtocolError, UsageError
 from runner.qemu.console_link import LINK_NAME, read_link, write_link
@@ -70,7 +71,7 @@ def test_a_person_attaches_works_and_leaves(tmp_path):
         assert b"# " in person.read_until(b"# ")
         person.type(b"echo $((6 * 7))!\r")
         assert b"42!" in person.read_until(b"42!")
-        person.type(console.LEAVE)
+        person.type(LEAVE)
         assert person.exit_code() == 0
         # Leaving is no harm to the machine.
         host.pause()

@@ -77,6 +77,19 @@ def test_a_stem_that_was_stopped_keeps_nobody_waiting(starter):
     assert starter.run("/bin/sh", "-c", "exit 3") == 3
 
 
+def test_a_stem_that_is_not_trusted_any_more_goes_with_its_last_process(starter):
+    old = starter.start("/bin/sleep", "600")
+    starter.launcher.renew(Path("/bin/sleep"))
+    new = starter.start("/bin/sleep", "600")
+    assert parent_of(new.pid) != parent_of(old.pid)
+    stem = parent_of(old.pid)
+    for process in (old, new):
+        process.signal(signal.SIGKILL)
+        process.join()
+    assert not process_exists(stem)
+    assert not own_keepers()
+
+
 def test_a_program_that_was_replaced_gets_a_new_stem(starter, tmp_path):
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes())

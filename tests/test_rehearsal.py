@@ -28,12 +28,12 @@ from runner.rehearsal.link import Call, ask
 from runner.rehearsal.processes import console_of, descendants
 from runner.rehearsal.qmp_sockets import shut_monitors
 from runner.rehearsal.relay import Relay
-from runner.rehearsal.scene import RESULTS
 from runner.rehearsal.setup import Reached, Setup
 from runner.rehearsal.source import FirstSets
 from runner.rehearsal.switchboard import Switchboard
 from runner.rehearsal.tampered_host import TamperedHost
 from runner.rehearsal.trial import planned
+from runner.reuse import RESULTS_NAME
 from tests.cli import run_cli
 from tests.fleet_samples import HANG_S, Sets
 
@@ -215,7 +215,7 @@ def test_a_config_is_known_by_its_session():
     assert not setup("runner.sessions.mailbox.MailboxSession", reset="machine").repeats
     assert setup("runner.sessions.simulation.SimulationSession", clock="host").repeats
     assert not setup("runner.sessions.ssh.SshSession").repeats
-    assert setup("my.Session").reached is Reached.OWN
+    assert setup("my.Session").reached is Reached.OTHER
     assert all(one.applies_to(setup("my.Session")) for one in named("qemu_killed,guest_panic,ssh_reset"))
 
 
@@ -244,7 +244,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     done = run_cli(folder, *SIMULATED)
     assert done.returncode == 0, done.stderr
-    return folder / "run" / RESULTS
+    return folder / "run" / RESULTS_NAME
 
 
 DAMAGE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -24,6 +25,8 @@ STALL_S = 60.0
 _REQUIRED_FACTOR = 10
 # While it is waited for the end of a monitor, how often is looked whether it is stuck.
 _LOOK_S = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 class _Phase(Enum):
@@ -169,6 +172,7 @@ class MonitorDispatcher:
                 behind, and every other monitor is told everything and closed.
         """
         stall_s = STALL_S if stall_s is None else stall_s
+        said: set[str] = set()
         with self._lock:
             if self._phase is _Phase.OPEN:
                 self._phase = _Phase.CLOSING
@@ -176,6 +180,10 @@ class MonitorDispatcher:
                 one.resting or one.stuck_for(stall_s) for one in self._listeners
             ):
                 self._desk.rest.wait(min(_LOOK_S, stall_s))
+                for name, why in self.troubles().items():
+                    if name not in said:
+                        said.add(name)
+                        _log.warning("the end waits for a monitor: %s", why)
         left = [stuck for one in self._listeners if (stuck := _end(one, stall_s, self._lock))]
         self._phase = _Phase.CLOSED
         crash, self._crash = self._crash, None

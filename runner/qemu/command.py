@@ -124,7 +124,7 @@ def build_command(hardware: Hardware, start: KernelBoot | SnapshotRestore, wirin
     options differ that the guest cannot see.
     """
     return [
-        *(str(hardware.binary), "-name", _escaped(wiring.name), "-S"),
+        *(str(hardware.binary), "-name", escaped(wiring.name), "-S"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-seed", "1"),
         *_machine(hardware, start),
         *_clock(hardware.spec),
@@ -169,9 +169,9 @@ def _machine(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[st
     ram = f"id=ram,size={memory}"
     match start:
         case SnapshotRestore(ram=path):
-            backend = f"memory-backend-file,{ram},share=off,mem-path={_escaped(path)}"
+            backend = f"memory-backend-file,{ram},share=off,mem-path={escaped(path)}"
         case KernelBoot(ram=Path() as path):
-            backend = f"memory-backend-file,{ram},share=on,mem-path={_escaped(path)}"
+            backend = f"memory-backend-file,{ram},share=on,mem-path={escaped(path)}"
         case KernelBoot():
             backend = f"memory-backend-ram,{ram}"
     return [
@@ -197,17 +197,18 @@ def _devices(wiring: Wiring) -> list[str]:
         # The bell that the guest rings when it is ready.
         *("-device", "pvpanic-pci"),
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
-        *_console(wiring),
+        *console_options(wiring),
         *("-serial", "chardev:console"),
     ]
 
 
-def _console(wiring: Wiring) -> list[str]:
+def console_options(wiring: Wiring) -> list[str]:
+    """A terminal that anybody may attach to, and the log of all that it shows."""
     if wiring.console_fd is None:
-        return ["-chardev", f"pty,id=console,logfile={_escaped(wiring.console_log)},logappend=on"]
+        return ["-chardev", f"pty,id=console,logfile={escaped(wiring.console_log)},logappend=on"]
     return [
         # The file's name is for whoever looks at the processes of this computer.
-        *("-add-fd", f"fd={wiring.console_fd},set=1,opaque={_escaped(wiring.console_log)}"),
+        *("-add-fd", f"fd={wiring.console_fd},set=1,opaque={escaped(wiring.console_log)}"),
         *("-chardev", "pty,id=console,logfile=/dev/fdset/1,logappend=on"),
     ]
 
@@ -235,7 +236,7 @@ def _network(spec: QemuSpec, wiring: Wiring) -> list[str]:
 def _mailbox(spec: QemuSpec, wiring: Wiring) -> list[str]:
     if wiring.mailbox is None:
         return []
-    backend = f"id=mailbox,size={spec.mailbox_mib}M,share=on,prealloc=off,mem-path={_escaped(wiring.mailbox)}"
+    backend = f"id=mailbox,size={spec.mailbox_mib}M,share=on,prealloc=off,mem-path={escaped(wiring.mailbox)}"
     return [
         *("-object", f"memory-backend-file,{backend}"),
         # master=on: a peer's memory could not be left out of a snapshot.
@@ -262,6 +263,6 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
     return ["-kernel", str(start.kernel), "-initrd", str(start.initrd), "-append", " ".join(kernel_args)]
 
 
-def _escaped(value: str | Path) -> str:
+def escaped(value: str | Path) -> str:
     """The text as part of a QEMU option, where a comma separates and two stand for one."""
     return str(value).replace(",", ",,")

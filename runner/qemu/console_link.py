@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,11 +38,14 @@ class ConsoleLink:
     @property
     def alive(self) -> bool:
         """Whether the process is still there."""
-        return _started_ticks(self.pid) == self.started_ticks
+        return started_ticks(self.pid) == self.started_ticks
 
 
-def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
-    """Write the file for a running process; the returned function removes it.
+def write_link(folder: Path, pty: str, pid: int, *, take_over: bool = True) -> Callable[[], None]:
+    """Write the file for a running process; the returned function removes it, unless it is another one's by then.
+
+    Args:
+        take_over: Also where the file is that of another one that runs: while a machine's guest runs, the next is made ready.
 
     Raises:
         OSError: the folder cannot be written.
@@ -49,9 +54,38 @@ def write_link(folder: Path, pty: str, pid: int) -> Callable[[], None]:
     if not _TERMINAL.fullmatch(pty):
         raise ProtocolError(f"QEMU names {pty!r:.80} as the terminal of its console", where=str(folder))
     path = folder / LINK_NAME
-    link = ConsoleLink(pty, pid, _started_ticks(pid) or 0)
-    replace_text(path, json.dumps(asdict(link)) + "\n")
-    return lambda: path.unlink(missing_ok=True)
+    link = ConsoleLink(pty, pid, started_ticks(pid) or 0)
+    with _locked(folder):
+        before = _found(path)
+        if before != link and (take_over or before is None or not before.alive):
+            replace_text(path, json.dumps(asdict(link)) + "\n")
+
+    def remove() -> None:
+        with suppress(OSError), _locked(folder):
+            found = _found(path)
+            if found is None or found == link or not found.alive:
+                path.unlink(missing_ok=True)
+
+    return remove
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of a machine's guests one looks at the file and changes it at a time."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _found(path: Path) -> ConsoleLink | None:
+    with suppress(OSError, ValueError):
+        match read_json(path):
+            case {"pty": str(pty), "pid": int(pid), "started_ticks": int(ticks)}:
+                return ConsoleLink(pty, pid, ticks)
+    return None
 
 
 def read_link(folder: Path) -> ConsoleLink:
@@ -60,11 +94,7 @@ def read_link(folder: Path) -> ConsoleLink:
     Raises:
         UsageError: it does not run; says what can be read instead.
     """
-    link = None
-    with suppress(OSError, ValueError):
-        match read_json(folder / LINK_NAME):
-            case {"pty": str(pty), "pid": int(pid), "started_ticks": int(started_ticks)}:
-                link = ConsoleLink(pty, pid, started_ticks)
+    link = _found(folder / LINK_NAME)
     if link is None or not _TERMINAL.fullmatch(link.pty) or not link.alive:
         raise UsageError(
             f"{folder.name} does not run",
@@ -74,7 +104,7 @@ def read_link(folder: Path) -> ConsoleLink:
     return link
 
 
-def _started_ticks(pid: int) -> int | None:
+def started_ticks(pid: int) -> int | None:
     """When a process started; None if it is not there, or only its entry is, which nobody collected."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

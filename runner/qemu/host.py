@@ -6,7 +6,7 @@ import mmap
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +70,8 @@ class QemuHost(AbstractHost):
         self._facts: HostFacts | None = None
         self._ssh_address: tuple[str, int] | None = None
         self._memory: MailboxMemory | None = None
+        self._console_pty = ""
+        self._console_shown = False
 
     @property
     def name(self) -> str:
@@ -133,7 +135,9 @@ class QemuHost(AbstractHost):
             make_private(self._folder)
             emulator, kind, accel = self._bring_up(deadline)
             self._emulator = self._owned.enter_context(emulator)
-            self._owned.callback(write_link(self._folder, _console_pty(emulator), emulator.pid))
+            self._console_pty = _console_pty(emulator)
+            remove_link = write_link(self._folder, self._console_pty, emulator.pid, take_over=False)
+            self._owned.callback(remove_link)
             self._switch.check()
         except GuestDied as exc:
             self.stop()
@@ -171,6 +175,15 @@ class QemuHost(AbstractHost):
 
     def resume(self) -> None:
         self._run("resume", "cont", HostPhase.RUNNING)
+        self._show_console()
+
+    def _show_console(self) -> None:
+        """Have the machine's console be this guest's, now that it runs; of the machine's next one, which waits, it is not yet."""
+        if self._emulator is None or self._console_shown:
+            return
+        self._console_shown = True
+        with suppress(OSError):  # a full disk: no measurement is to fail for that
+            write_link(self._folder, self._console_pty, self._emulator.pid)
 
     def run_until_bell(self, deadline: Deadline) -> None:
         bell = BELLS[Reach.MAILBOX]

@@ -63,7 +63,7 @@ class Launcher:
         """Start a QEMU, in its sandbox where it has one; that one has none is said once.
 
         Args:
-            anew: Load it from its file rather than fork it from its stem.
+            anew: Load it from its file rather than fork it from its stem, which is not trusted any more.
 
         Raises:
             HostError: when it could not be started.
@@ -80,7 +80,15 @@ class Launcher:
             sandbox = self._sandboxed[key]
         if sandbox:
             launch = replace(launch, command=tuple(sandboxed(launch.command)))
-        return start_plainly(launch) if anew else self.start(launch)
+        if not anew:
+            return self.start(launch)
+        self.renew(program)
+        return start_plainly(launch)
+
+    def renew(self, program: Path) -> None:
+        """Have the next process of this program come from a new stem; the present one goes with its last."""
+        with self._lock:
+            self._stems = {kind: stem for kind, stem in self._stems.items() if kind.program != program}
 
     def start(self, launch: Launch) -> Process:
         """Start a process.

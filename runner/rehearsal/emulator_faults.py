@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import ClassVar
 from runner.qemu.image import cache_root
 from runner.rehearsal.fault import Fault, Injection, needs_guests, needs_seam
 from runner.rehearsal.link import Call
+from runner.rehearsal.private_cache import spoil_cache
 from runner.rehearsal.processes import stem_of
 from runner.rehearsal.scene import Scene
 from runner.rehearsal.sessions import KILLED, SHUT_QMP
@@ -165,18 +165,12 @@ class SnapshotDamaged(Fault):
         return {"RTFLEET_CACHE": str(folder / "cache")}
 
     def before(self, scene: Scene, injection: Injection) -> None:
-        """Make a cache in which every snapshot is damaged: it has the true ones' RAM, and spoilt copies of the rest."""
-        cache = scene.folder / "cache"
-        if cache.exists():
+        """Have it find a cache in which every snapshot is damaged."""
+        spoilt = scene.folder / "cache"
+        if spoilt.exists():
             return
-        (cache / "snapshots").mkdir(parents=True)
-        for one in cache_root().iterdir():
-            if one.name != "snapshots":
-                (cache / one.name).symlink_to(one)
-        for seal in (cache_root() / "snapshots").glob("*/snapshot.json"):
-            with suppress(OSError):  # somebody else's, who deletes it just now
-                spoilt = _spoilt(seal.parent, cache / "snapshots" / seal.parent.name, injection.seed)
-                injection.held.append((spoilt, spoilt.stat().st_mtime_ns))
+        for seal in spoil_cache(scene.cache, spoilt, injection.seed):
+            injection.held.append((seal, seal.stat().st_mtime_ns))
         injection.begin(Call("", 0), "before the first machine", 0)
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
@@ -186,17 +180,3 @@ class SnapshotDamaged(Fault):
         return any(
             not seal.exists() or seal.stat().st_mtime_ns != sealed_ns for seal, sealed_ns in injection.held
         )
-
-
-def _spoilt(snapshot: Path, copy: Path, seed: int) -> Path:
-    """The seal of a copy in which a byte of the devices' state has another value."""
-    copy.mkdir()
-    for path in snapshot.iterdir():
-        if path.name == "ram":
-            (copy / path.name).symlink_to(path)
-        else:
-            shutil.copy2(path, copy / path.name)
-    state = bytearray((copy / "state").read_bytes())
-    state[seed % len(state)] ^= 0x10
-    (copy / "state").write_bytes(state)
-    return copy / "snapshot.json"

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.exit_codes import ExitCode
 from runner.rehearsal.link import Call
-from runner.rehearsal.setup import Setup
+from runner.rehearsal.setup import Reached, Setup
 
 if TYPE_CHECKING:
     from runner.rehearsal.scene import Scene
 
 #: How a run ends that has measured everything.
 DONE = frozenset({ExitCode.OK, ExitCode.BAD_TASKSETS})
+#: Returned by `inject`: no answer comes until the fault is healed.
+WAIT = "wait"
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Injection:
 
     Attributes:
         fault: Which.
-        at: From the how manieth handed-over set of the run on.
+        at: When as many of the sets were handed over.
         seed: For whatever of it is left to chance.
         injected_s: When it happened, on the monotonic clock; None: not yet.
         noticed_s: When it was noticed; None: not yet.
@@ -121,13 +123,16 @@ class Fault(ABC):
         """Called before the run's process is started."""
 
 
+_OTHER = "into this session nothing can be injected: only into those by mailbox, by SSH, and the simulation"
+
+
 def needs_guests(setup: Setup) -> str:
     """Why a fault of an emulator cannot happen."""
+    if setup.reached is Reached.OTHER:
+        return _OTHER
     return "" if setup.has_guests else f"no QEMU runs ({setup.reached.value})"
 
 
 def needs_seam(setup: Setup) -> str:
     """Why a fault between session and guest cannot happen."""
-    return (
-        "" if setup.reached.value in ("simulation", "mailbox", "ssh") else "what its guests do, only you know"
-    )
+    return _OTHER if setup.reached is Reached.OTHER else ""

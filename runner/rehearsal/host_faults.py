@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
-import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,20 +16,24 @@ from typing import ClassVar
 from runner.rehearsal.clock_shift import VARIABLE, build, can_be_built, shift
 from runner.rehearsal.fault import Fault, Injection
 from runner.rehearsal.link import Call
-from runner.rehearsal.scene import RESULTS, Scene
+from runner.rehearsal.mount_namespace import creating
+from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
+from runner.reuse import RESULTS_NAME
 from runner.units import NS_PER_S
 
 # In MiB: more than a run of a few sets takes, and than it wants to have left.
 _DISK_MIB = 256
 _DAY_S = 86_400
 _PROBE_S = 10.0
-
-
-def _namespace() -> list[str]:
-    """What has a command see file systems of its own; whoever is not root needs to be root of a namespace to mount them."""
-    rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *rights, "--mount"]
+# Holds the lock until its input ends; the run itself may hold it just then.
+_LOCKER = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1], timeout=2.0, isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class DiskFull(Fault):
     def applies_to(self, setup: Setup) -> str:
         try:
             done = subprocess.run(
-                [*_namespace(), "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
+                [*creating(), "true"], capture_output=True, text=True, timeout=_PROBE_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             return f"no file system of its own can be made: {exc}"
@@ -64,12 +69,12 @@ class DiskFull(Fault):
             f"mkdir -p {folder} {kept} && {carry.format(folder, kept)}"
             f" && mount -t tmpfs -o size={_DISK_MIB}m,mode=700 rehearsal {folder} && {carry.format(kept, folder)} || exit 4\n"
             f"{inner}\ncode=$?\n"
-            f"rm -rf {folder}/ballast {kept} && mkdir {kept} && {carry.format(folder, kept)} && umount {folder}"
+            f"rm -rf {folder}/ballast {kept} && mkdir {kept} && {carry.format(folder, kept)} && umount --lazy {folder}"
             # A journal of what was there before does not belong to the data that come there now.
             f" && find {folder} -mindepth 1 -delete && {carry.format(kept, folder)} && rm -rf {kept} || exit 4\n"
             "exit $code"
         )
-        return [*_namespace(), "sh", "-c", script]
+        return [*creating(), "sh", "-c", script]
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
         ballast = scene.inside(scene.paths.folder / "ballast")
@@ -137,19 +142,19 @@ class DatabaseDown(Fault):
         return 5.0
 
     def inject(self, scene: Scene, injection: Injection, call: Call) -> str | None:
-        path = scene.inside(scene.paths.folder / RESULTS)
-        other = sqlite3.connect(path, timeout=0.4, isolation_level=None, check_same_thread=False)
-        try:
-            other.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            other.close()
-            return None
-        injection.held = [other]
-        return ""
+        # In a process that sees the run's file systems: SQLite follows links to the end, and out of them again.
+        command = [*scene.entering, sys.executable, "-ISc", _LOCKER, str(scene.paths.folder / RESULTS_NAME)]
+        locker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        injection.held.append(locker)
+        if locker.stdout is not None and locker.stdout.readline() == b"locked\n":
+            return ""
+        self.heal(scene, injection)
+        return None
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
-        return "locked" in f"{scene.held(injection)}{scene.logged(injection)}"
+        return bool(re.search(r"\blocked\b", f"{scene.held(injection)}{scene.logged(injection)}"))
 
     def heal(self, scene: Scene, injection: Injection) -> None:
-        for other in injection.held:
-            other.close()
+        for locker in injection.held:
+            locker.communicate()  # it ends with its input
+        injection.held.clear()

@@ -12,11 +12,11 @@ from runner import control
 from runner.exit_codes import ExitCode
 from runner.fleet import RunState
 from runner.rehearsal.emulator_faults import END_S
-from runner.rehearsal.fault import Fault, Injection
+from runner.rehearsal.fault import WAIT, Fault, Injection
 from runner.rehearsal.link import Call
 from runner.rehearsal.monitor import RAISE
 from runner.rehearsal.processes import descendants
-from runner.rehearsal.scene import WAIT, Scene
+from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
 
 # A monitor counts as stuck after 10 s in one call; another 2 until that is looked at.

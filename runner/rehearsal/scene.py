@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner.paths import RunPaths
-from runner.rehearsal.fault import Injection
+from runner.rehearsal.fault import WAIT, Injection
 from runner.rehearsal.link import Call
+from runner.rehearsal.mount_namespace import entering, seen_by
 from runner.rehearsal.processes import descendants
 from runner.rehearsal.relay import Relay
 from runner.rehearsal.setup import Setup
@@ -28,20 +29,18 @@ _LOOK_S = 0.01
 _GRACE_S = 5.0
 # So long after a run's end it may take until nothing of it is there any more.
 _GONE_S = 3.0
-RESULTS = "results.sqlite"
-#: Returned by a fault: no answer comes until it is healed.
-WAIT = "wait"
+# Monitors hear of a set a moment after it is over; of one that failed they hear something else.
+_BEHIND_S = 1.0
 
 
 class Scene:
-    """A run folder, the runs that work in it one after the other, and the faults that happen meanwhile.
+    """A run folder, the runs in it one after the other, and the faults that happen meanwhile; left, no process and no fault is.
 
-    Left as a context manager, no process of it is left, and every fault is healed.
     Threads: the owner's, and those of the switchboard, which call `_answer`.
 
     Attributes:
         setup: The user's config.
-        folder: Of this scene alone.
+        folder: Of this scene alone; `cache`, of images and snapshots, is all scenes'.
         injections: The faults, in the order in which they are to happen.
         owned: Whatever a fault needs until the end.
         runner_pid: The runner's process, as far as it has said anything.
@@ -51,6 +50,8 @@ class Scene:
     def __init__(self, setup: Setup, folder: Path, injections: Sequence[Injection] = ()) -> None:
         self.setup = setup
         self.folder = folder
+        self.cache = folder.parent / "cache"
+        self._link = folder / "link"
         self.injections = tuple(injections)
         self.owned = ExitStack()
         self.runner_pid: int | None = None
@@ -59,7 +60,8 @@ class Scene:
         self._changed = Condition()
         self._calls: list[tuple[float, Call]] = []
         self._relays: dict[int | None, Relay] = {}
-        self._n_handed_over = 0
+        # By their ids: a set that is tried again is the same one.
+        self._handed_over: set[str] = set()
         self._closing = False
         self._waited_until_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,10 +90,6 @@ class Scene:
             self._heal(one)
 
     @property
-    def _link(self) -> Path:
-        return self.folder / "link"
-
-    @property
     def paths(self) -> RunPaths:
         """The run folder's files, where other processes see them when no run is under way."""
         return RunPaths(self.folder / "run")
@@ -103,9 +101,13 @@ class Scene:
 
     def inside(self, path: Path) -> Path:
         """A path of the run's as it is reached from here, also where the run has a file system of its own."""
-        if not (self.namespaced and self.runner_pid is not None and not self.ended):
-            return path
-        return Path(f"/proc/{self.runner_pid}/root{path}")
+        there = self.namespaced and not self.ended
+        return seen_by(self.runner_pid, path) if there and self.runner_pid is not None else path
+
+    @property
+    def entering(self) -> list[str]:
+        """What has a command see the file systems that the run sees."""
+        return entering(self._process.pid) if self.namespaced and self._process is not None else []
 
     # The run
 
@@ -120,7 +122,7 @@ class Scene:
             command += [f"resume={self.paths.folder}"]
         else:
             command += [*self._arguments, f"hydra.run.dir={self.paths.folder}"]
-        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "RTFLEET_CACHE": str(self.cache)}
         for one in self.injections:
             if not one.healed:
                 environment |= one.fault.environment(self.setup, self.folder)
@@ -164,15 +166,19 @@ class Scene:
     def look(self) -> bool:
         """See which faults were noticed, and heal those that were, or should have been long ago; whether any is left."""
         for one in self.injections:
-            if not one.open or one.injected_s is None:
+            if one.injected_s is None or one.healed:
                 continue
-            now_s = time.monotonic()
-            if one.fault.noticed(self, one):
-                one.noticed_s = now_s
             deadline_s = one.fault.deadline_s(self.setup, one) or 0.0
-            if one.noticed_s is not None or now_s > one.injected_s + deadline_s + _GRACE_S:
+            late = time.monotonic() > one.injected_s + deadline_s + _GRACE_S
+            if not self._is_open(one) or late:
                 self._heal(one)
-        return any(one.open for one in self.injections)
+        return any(one.open or one.begun for one in self.injections)
+
+    def _is_open(self, one: Injection) -> bool:
+        """Whether a fault has happened and was not noticed yet, as things are now."""
+        if one.open and one.fault.noticed(self, one):
+            one.noticed_s = time.monotonic()
+        return one.open
 
     def _heal(self, one: Injection) -> None:
         if one.injected_s is not None and not one.healed:
@@ -229,10 +235,14 @@ class Scene:
             self.runner_pid = call.pid
             self._calls.append((time.monotonic(), call))
             if call.what == "next":
+                self._changed.wait_for(lambda: not self._monitors_are_behind(), _BEHIND_S)
                 self._changed.wait_for(self._may_go_on)
-            self._n_handed_over += call.what == "start"
+            if call.what == "start":
+                self._handed_over.add(str(call.facts["taskset_id"]))
             if call.what == "ssh" and self.injections:
-                return str(self._relay_to(call).port)
+                relay = self.owned.enter_context(Relay(int(call.facts["port"])))
+                self._relays[call.host_pid] = relay
+                return str(relay.port)
             one = next((one for one in self.injections if self._is_due(one, call)), None)
             answer = self._injected(one, call) if one is not None else ""
             if one is not None and answer == WAIT:  # whoever asked is stuck until then
@@ -240,25 +250,34 @@ class Scene:
                 return ""
             return answer
 
-    def _relay_to(self, call: Call) -> Relay:
-        relay = self.owned.enter_context(Relay(int(call.facts["port"])))
-        self._relays[call.host_pid] = relay
-        return relay
-
     def relay_of(self, call: Call) -> Relay | None:
         """Through which the session to that emulator's guest goes."""
         return self._relays.get(call.host_pid)
 
+    def _monitors_are_behind(self) -> bool:
+        """Whether a fault is due that happens when monitors hear of a set that was handed over before."""
+        return not self._closing and any(
+            one.injected_s is None and "finish" in one.fault.moments and len(self._handed_over) >= one.at
+            for one in self.injections
+        )
+
     def _may_go_on(self) -> bool:
-        return self._closing or not any(one.open and one.fault.holds for one in self.injections)
+        """Whether another set may be handed over: not before what needs it was noticed, nor when something is due that waits for that."""
+        held = any(one.open and one.fault.holds for one in self.injections)
+        waits = any(self._has_come(one) and self._must_wait(one) for one in self.injections)
+        return self._closing or not (held or waits)
 
     def _is_due(self, one: Injection, call: Call) -> bool:
-        happened = one.begun or one.injected_s is not None
-        if happened or call.what not in one.fault.moments or self._n_handed_over < one.at:
-            return False
-        # A run that is held, or that is over, notices nothing else.
-        others = [other for other in self.injections if other is not one and other.open]
-        return not any(other.fault.holds or one.fault.exits for other in others)
+        return call.what in one.fault.moments and self._has_come(one) and not self._must_wait(one)
+
+    def _has_come(self, one: Injection) -> bool:
+        return not one.begun and one.injected_s is None and len(self._handed_over) >= one.at
+
+    def _must_wait(self, one: Injection) -> bool:
+        """A run that is held, or that is over, notices nothing else."""
+        others = [other for other in self.injections if other is not one and self._is_open(other)]
+        shown = [other for other in others if other.fault.deadline_s(self.setup, other) is not None]
+        return any(other.fault.holds or other.fault.exits or one.fault.exits for other in shown)
 
     def _injected(self, one: Injection, call: Call) -> str:
         log_bytes = self.log_bytes()
@@ -266,14 +285,14 @@ class Scene:
         one.begun = True
         try:
             word = one.fault.inject(self, one, call)
+            if word is not None:
+                machine = call.facts.get("machine", "")
+                place = f"set {len(self._handed_over)}, {call.what}{f', {machine}' if machine else ''}"
+                one.begin(call, place, log_bytes, self._waited_until_s)
         finally:
             one.begun = False
-        if word is None:
-            return ""
-        machine = call.facts.get("machine", "")
-        place = f"set {self._n_handed_over}, {call.what}{f', {machine}' if machine else ''}"
-        one.begin(call, place, log_bytes, self._waited_until_s)
-        return word
+            self._changed.notify_all()
+        return word or ""
 
     def wait(self, wait_s: float) -> None:
         """Let time pass before a fault happens: other calls are answered meanwhile. For `Fault.inject`."""

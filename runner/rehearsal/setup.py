@@ -37,8 +37,8 @@ class Reached(Enum):
     SIMULATION = "simulation"
     MAILBOX = "mailbox"
     SSH = "ssh"
-    #: A session of the user's own.
-    OWN = "a session of your own"
+    #: A session of the user's own, or another one that nothing can be injected into.
+    OTHER = "another session"
 
 
 _SESSIONS: Mapping[str, tuple[Reached, str]] = MappingProxyType(
@@ -66,7 +66,7 @@ class Setup:
     def reached(self) -> Reached:
         """Through what task sets reach whatever runs them."""
         session = self.config["machines"]["session"].get("_target_")
-        return _SESSIONS.get(session, (Reached.OWN, ""))[0]
+        return _SESSIONS.get(session, (Reached.OTHER, ""))[0]
 
     @property
     def has_guests(self) -> bool:
@@ -111,7 +111,7 @@ class Setup:
             "link": str(link),
         }
         session = config["machines"]["session"]
-        if self.reached is not Reached.OWN:
+        if self.reached is not Reached.OTHER:
             name = _SESSIONS[session["_target_"]][1]
             session |= {"_target_": f"runner.rehearsal.sessions.{name}", "link": str(link)}
         return config

@@ -46,6 +46,10 @@ class TamperedHost(AbstractHost):
     # As it is.
 
     @property
+    def address(self) -> tuple[str, int]:
+        return self._inner.address
+
+    @property
     def name(self) -> str:
         return self._inner.name
 

@@ -12,8 +12,9 @@ from runner.errors import RunnerError
 from runner.rehearsal.comparison import DataSet, differences, read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
 from runner.rehearsal.leftovers import fingerprint, leftovers
-from runner.rehearsal.scene import RESULTS, Scene
+from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
+from runner.reuse import RESULTS_NAME
 
 # Whatever a run without faults takes, one with faults may take so much more, beside their deadlines.
 _SLOWER, _MORE_S = 10.0, 120.0
@@ -91,7 +92,7 @@ def attempt(setup: Setup, injections: tuple[Injection, ...], folder: Path, refer
                     break
         except TimeoutError as exc:
             problems.append(str(exc))
-    found = _read(scene.paths.folder / RESULTS, problems)
+    found = _read(scene.paths.folder / RESULTS_NAME, problems)
     if found is not None:
         problems += differences(found, reference.data, repeats=setup.repeats)
     if not codes or codes[-1] != reference.code:

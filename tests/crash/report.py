@@ -45,6 +45,12 @@ class Table:
         """All of them."""
         return sum(row["cases"] for row in self._rows.values())
 
+    def n_crashed(self, mode: str) -> int:
+        """Those of one way to crash that had not ended before."""
+        return sum(
+            row["cases"] for (one, kind), row in self._rows.items() if one == mode and kind != NO_CRASH
+        )
+
     @property
     def good(self) -> bool:
         """Whether nothing was found in any case."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied, TaskSetError
-from runner.events import Event
+from runner.events import Event, Run, RunResult
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.sessions.simulation import SimulationSession
@@ -55,7 +55,7 @@ class FailingSession(SimulationSession):
 
 
 class Witness(AbstractMonitor):
-    """Notes, in a file of its own, which runs the data set holds whenever everything that was told is written.
+    """Notes, in a file of its own, which runs the data set holds, whenever it hears of something.
 
     Args:
         database: The data set.
@@ -66,11 +66,23 @@ class Witness(AbstractMonitor):
         self._database = database
         self._path = path
 
-    def idle(self) -> None:
+    def __taskset_start__(self, run: Run) -> None:
+        self._look()
+
+    def __taskset_finish__(self, run: Run, result: RunResult) -> None:
+        self._look()
+
+    def close(self) -> None:
+        """By now the data set is complete."""
+        self._look()
+
+    def _look(self) -> None:
         """What is found now, a power loss must not take away."""
         if not Path(self._database).exists():
             return
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as database:
+            if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'runs'").fetchall():
+                return
             found = database.execute("SELECT run_id FROM runs WHERE n_jobs IS NOT NULL").fetchall()
         with open(self._path, "a", encoding="ascii") as file:
             file.writelines(f"{run_id}\n" for (run_id,) in found)

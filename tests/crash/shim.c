@@ -182,9 +182,23 @@ static bool exists(const char *path)
 
 /* What could be undone */
 
+/* SQLite's index of its log is memory that processes share by the name of a file. */
+static bool is_shared_memory(const char *path)
+{
+    size_t length = strlen(path);
+
+    return length > 4 && strcmp(path + length - 4, "-shm") == 0;
+}
+
 static bool undoes(void)
 {
     return mode >= POWER;
+}
+
+/* It is gone as a whole; to cut it while other threads have it mapped would end them with SIGBUS. */
+static bool undoes_bytes_of(const char *path)
+{
+    return undoes() && !is_shared_memory(path);
 }
 
 static struct undo *note(enum change change, const char *path, const char *origin)
@@ -326,14 +340,6 @@ static void restore_name(const struct undo *undo)
     default:
         break;
     }
-}
-
-/* SQLite's index of its log is memory that processes share by the name of a file. */
-static bool is_shared_memory(const char *path)
-{
-    size_t length = strlen(path);
-
-    return length > 4 && strcmp(path + length - 4, "-shm") == 0;
 }
 
 static void lose_power(void)
@@ -483,7 +489,7 @@ static int open_file(int folder_fd, const char *name, int flags, mode_t permissi
         return (int)syscall(SYS_openat, folder_fd, name, flags, permissions);
     before(OPEN, path);
     new = !exists(path);
-    if (undoes() && (flags & O_TRUNC) && stat(path, &status) == 0 && S_ISREG(status.st_mode))
+    if (undoes_bytes_of(path) && (flags & O_TRUNC) && stat(path, &status) == 0 && S_ISREG(status.st_mode))
         note_bytes(path, &status, 0, (size_t)status.st_size);
     fd = (int)syscall(SYS_openat, folder_fd, name, flags, permissions);
     if (undoes() && fd >= 0 && (new || is_shared_memory(path)))
@@ -535,7 +541,7 @@ static bool before_write(int fd, off_t offset, size_t length, const char *path, 
 
     if (last && mode != TORN)
         crash(WRITE, path);
-    if (!last && undoes()) {
+    if (!last && undoes_bytes_of(path)) {
         struct stat present = *status;
 
         fstat(fd, &present); /* before the lock was ours another thread may have written */
@@ -646,7 +652,7 @@ static int cut_file(int fd, off_t size)
     if (!counts() || !find_file(fd, path, &status))
         return (int)syscall(SYS_ftruncate, fd, size);
     before(TRUNCATE, path);
-    if (undoes() && fstat(fd, &status) == 0)
+    if (undoes_bytes_of(path) && fstat(fd, &status) == 0)
         note_bytes_of(fd, &status, size, size < status.st_size ? (size_t)(status.st_size - size) : 0);
     result = (int)syscall(SYS_ftruncate, fd, size);
     done();
@@ -662,7 +668,7 @@ static int cut_named_file(const char *name, off_t size)
     if (!counts() || !find_path(AT_FDCWD, name, path) || stat(path, &status) != 0)
         return (int)syscall(SYS_truncate, name, size);
     before(TRUNCATE, path);
-    if (undoes() && stat(path, &status) == 0)
+    if (undoes_bytes_of(path) && stat(path, &status) == 0)
         note_bytes(path, &status, size, size < status.st_size ? (size_t)(status.st_size - size) : 0);
     result = (int)syscall(SYS_truncate, name, size);
     done();
@@ -678,7 +684,7 @@ static int allocate(int fd, int flags, off_t offset, off_t length)
     if (!counts() || !find_file(fd, path, &status))
         return (int)syscall(SYS_fallocate, fd, flags, offset, length);
     before(TRUNCATE, path);
-    if (undoes() && fstat(fd, &status) == 0)
+    if (undoes_bytes_of(path) && fstat(fd, &status) == 0)
         note_bytes_of(fd, &status, offset, (size_t)length);
     result = (int)syscall(SYS_fallocate, fd, flags, offset, length);
     done();

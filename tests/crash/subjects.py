@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from omegaconf import DictConfig, read_write
+
 from runner import cli
+from runner.config_composer import ConfigComposer, ConfigPlaces
+from runner.config_schemas import register_schemas
 from runner.distributor import Distributor
 from runner.exit_codes import ExitCode
 from runner.kinds import qemu_by_mailbox, without_host
@@ -34,6 +39,14 @@ class Subject(ABC):
     expected_code: ClassVar[ExitCode] = ExitCode.BAD_TASKSETS
     #: Whether another program takes the process's place.
     execs: ClassVar[bool] = False
+
+    def __init__(self, workshop: Path) -> None:
+        """Prepare, in the process from which the others are forked, what all of them have in common.
+
+        Args:
+            workshop: The folder in which their folders are.
+        """
+        self.workshop = workshop
 
     @abstractmethod
     def begin(self, folder: Path) -> int:
@@ -118,21 +131,16 @@ class CommandLine(Subject):
 
     overrides: ClassVar[tuple[str, ...]] = ("machines=simulation",)
 
-    def begin(self, folder: Path) -> int:
-        experiments = folder.with_name("conf") / "experiment"
-        experiments.mkdir(parents=True, exist_ok=True)
+    def __init__(self, workshop: Path) -> None:
+        super().__init__(workshop)
+        self._conf = workshop / "conf"
+        experiments = self._conf / "experiment"
+        experiments.mkdir(parents=True)
         (experiments / "crash.yaml").write_text(self._experiment())
-        return self._main(
-            folder,
-            "--config-dir=conf",
-            "experiment=crash",
-            f"machines.count={N_MACHINES}",
-            "+monitors.witness._target_=tests.crash.samples.Witness",
-            "+monitors.witness.database=${run_folder}/results.sqlite",
-            "+monitors.witness.path=witness",
-            f"hydra.run.dir={folder.name}",
-            *self.overrides,
-        )
+        self._composed = _composed(self._conf, self._overrides())
+
+    def begin(self, folder: Path) -> int:
+        return self._main(folder, f"--config-dir={self._conf}", *self._overrides())
 
     def resume(self, folder: Path) -> int:
         return self._main(folder, f"resume={folder.name}")
@@ -143,14 +151,42 @@ class CommandLine(Subject):
 
     def _main(self, folder: Path, *arguments: str) -> int:
         os.chdir(folder.parent)
+        self._compose_no_more()
         return cli.main(arguments)
+
+    def _compose_no_more(self) -> None:
+        """In this process, which ends with it. It takes half of a run's time, and all are the same but for the folder."""
+        with read_write(self._composed.hydra):
+            self._composed.hydra.runtime.cwd = os.getcwd()
+
+        def compose(composer: ConfigComposer, overrides: Sequence[str], *, sweep: bool = False) -> DictConfig:
+            return self._composed
+
+        ConfigComposer.compose = compose  # type: ignore[method-assign, assignment] # as told above
+
+    def _overrides(self) -> list[str]:
+        return [
+            "experiment=crash",
+            f"machines.count={N_MACHINES}",
+            "+monitors.witness._target_=tests.crash.samples.Witness",
+            "+monitors.witness.database=${run_folder}/results.sqlite",
+            "+monitors.witness.path=witness",
+            "hydra.run.dir=run",
+            *self.overrides,
+        ]
 
     def _experiment(self) -> str:
         return _EXPERIMENT + "".join(_SET % {"number": number} for number in range(1, 12))
 
 
+def _composed(conf: Path, overrides: Sequence[str]) -> DictConfig:
+    register_schemas()
+    with ConfigComposer(ConfigPlaces(added=str(conf))) as composer:
+        return composer.compose(overrides)
+
+
 class Program(CommandLine):
-    """The same as users have it: another program, a second slower."""
+    """The same as users have it: another program, some seconds slower."""
 
     execs = True
 

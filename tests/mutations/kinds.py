@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations import configs, files, messages, names, peers, texts
+from tests.mutations import configs, files, messages, names, peers, records, texts
 from tests.mutations.kind import Kind
 
 _ALL: tuple[type[Kind], ...] = (
@@ -17,6 +17,7 @@ _ALL: tuple[type[Kind], ...] = (
     peers.SshPeer,
     files.ResultDatabase,
     files.JsonFile,
+    records.StoredRun,
     files.SavedState,
     names.Names,
     configs.CommandLine,

@@ -211,6 +211,7 @@ class WrittenTaskSets(Kind):
         except (
             ValueError,
             TypeError,
+            LookupError,
             RecursionError,
             AttributeError,
         ):  # PyYAML's own: `!!timestamp`, 10^4 digits …

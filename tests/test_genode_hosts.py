@@ -1,0 +1,123 @@
+"""Genode's hosts: QEMU's command line, a real (tiny) guest on the real board, boards and their switches, and what the config refuses."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.board import BoardHost, check_boards
+from runner.deadline import Deadline
+from runner.errors import BootFailed, HostError, UsageError
+from runner.qemu.command import Wiring
+from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
+from runner.qemu.genode_host import GenodeHost
+from runner.recovery import Recovery
+from runner.specs import BoardSpec, Clock, GenodeSpec
+from tests.genode_peer import REBOOT, Peer
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def write_image(path: Path) -> Path:
+    """An ELF file whose only segment says OK on the board's first serial line, on each processor, and stops there."""
+    load_uart, halt, uart = 0xE59F0018, 0xEAFFFFFE, 0x10009000
+    said = [code for character in b"OK\n" for code in (0xE3A01000 | character, 0xE5801000)]
+    code = struct.pack("<9I", load_uart, *said, halt, uart)
+    at = 0x10000
+    head = struct.pack(
+        "<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 40, 1, at, 52, 0, 0x5000200, 52, 32, 1, 0, 0, 0
+    )
+    path.write_bytes(head + struct.pack("<8I", 1, 84, at, at, len(code), len(code), 5, 4) + code)
+    return path
+
+
+@pytest.mark.parametrize("name", ["user", "tap", "icount"])
+def test_the_command_is_the_golden_one(name: str) -> None:
+    spec = GenodeSpec(image=Path("image.elf"))
+    if name == "icount":
+        spec = GenodeSpec(image=Path("image.elf"), clock=Clock.ICOUNT, vcpus=1)
+    tap = (
+        Attachment(tap="rtfleet1", mac="0a:06:00:00:00:01", address="10.200.45.1") if name == "tap" else None
+    )
+    wiring = Wiring(name="qemu1", qmp_fd=5, console_log=Path("console.log"), console_fd=6)
+    command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, tap, wiring)
+    golden = GOLDEN / f"qemu_genode_{name}.txt"
+    assert "\n".join(command) + "\n" == golden.read_text()
+
+
+def test_a_guest_on_the_board_talks_on_its_console(tmp_path: Path) -> None:
+    with GenodeHost(
+        GenodeSpec(image=write_image(tmp_path / "image.elf")), "qemu1", tmp_path / "qemu1"
+    ) as host:
+        host.start(Deadline.after(60.0))
+        assert host.address[0] == "127.0.0.1"
+        host.resume()
+        limit = Deadline.after(60.0)
+        while b"OK\n" not in (tmp_path / "qemu1" / "console.log").read_bytes():
+            assert not limit.passed
+            time.sleep(0.05)
+        host.pause()
+
+
+def test_contradictions_are_refused(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "image.elf")
+    (tmp_path / "text").write_text("no ELF")
+    for spec in (GenodeSpec(image=tmp_path / "missing"), GenodeSpec(image=tmp_path / "text")):
+        with pytest.raises(HostError, match=r"ELF|cannot be read"):
+            check_genode_spec(spec)
+    for spec in (
+        GenodeSpec(image=image, vcpus=5),
+        GenodeSpec(image=image, clock=Clock.ICOUNT, vcpus=4),
+        GenodeSpec(image=image, memory_mib=4096),
+        GenodeSpec(image=image, cpu_mips=3.0),
+    ):
+        with pytest.raises(UsageError):
+            check_genode_spec(spec)
+    for boards in (
+        BoardSpec(addresses=("a",)),
+        BoardSpec(addresses=("a", "a:3001")),
+        BoardSpec(addresses=("a", "-oProxy")),
+        BoardSpec(addresses=("a", "b:0")),
+        BoardSpec(addresses=("a", "b"), power=("switch",)),
+    ):
+        with pytest.raises(UsageError):
+            check_boards(boards, limit=2)
+
+
+def test_a_board_is_switched_by_the_users_command(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    write = f"import sys; open({str(told)!r}, 'w').write(sys.argv[1])"
+    spec = BoardSpec(addresses=("board1", "board2"), power=(sys.executable, "-c", write, "{address}; x"))
+    with BoardHost(spec, "qemu2", tmp_path) as host:
+        host.start(Deadline.after(30.0))
+    assert told.read_text() == "board2; x"
+
+
+@pytest.mark.parametrize(
+    ("power", "error"),
+    [
+        (("/no/such/switch",), HostError),
+        ((sys.executable, "-c", "exit(3)"), BootFailed),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), BootFailed),
+    ],
+)
+def test_a_switch_that_fails_is_told(tmp_path: Path, power: tuple[str, ...], error: type[Exception]) -> None:
+    spec = BoardSpec(addresses=("board1",), power=power, power_timeout_s=1.0)
+    with BoardHost(spec, "qemu1", tmp_path) as host, pytest.raises(error):
+        host.start(Deadline.after(30.0))
+
+
+def test_a_board_that_was_used_is_asked_to_reboot(tmp_path: Path) -> None:
+    peer = Peer()
+    spec = BoardSpec(addresses=(f"127.0.0.1:{peer.address[1]}",))
+    with BoardHost(spec, "qemu1", tmp_path, fresh=False) as host:
+        host.start(Deadline.after(30.0), Recovery.COLD_BOOT)
+    limit = Deadline.after(10.0)
+    while REBOOT not in peer.tags:
+        assert not limit.passed
+        time.sleep(0.01)
+    peer.close()
