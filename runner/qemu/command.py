@@ -15,6 +15,9 @@ from runner.specs import CPU_MIPS, Accelerator, Clock, QemuSpec, Reach
 # Every guest wakes up on the same day; any other would do.
 _VIRTUAL_EPOCH = "2024-01-01T00:00:00"
 
+# Where Genode's task loader listens in its guests, and ours when it takes its place.
+GENODE_PORT = 3001
+
 # What makes one boot like the other (no random addresses), fast (no mitigations, few messages, no memory set
 # aside for DMA) and honest (a panic ends the guest at once). `quiet` keeps errors and panics on the console.
 _KERNEL_ARGS = (
@@ -99,6 +102,7 @@ class Wiring:
         console_fd: Number of the inherited descriptor by which QEMU writes it, who may not be allowed to open it; None has
             QEMU open the file.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        genode_port: Loopback port that leads to the guest's Genode task loader; None forwards nothing.
         mailbox: File that is the mailbox's memory; None where the guest has no mailbox.
     """
 
@@ -107,6 +111,7 @@ class Wiring:
     console_log: Path
     console_fd: int | None = None
     ssh_port: int | None = None
+    genode_port: int | None = None
     mailbox: Path | None = None
 
 
@@ -128,6 +133,12 @@ def check_spec(spec: QemuSpec) -> None:
             "the mailbox is for clock=icount: under the host's clock a guest that stands still loses time",
             where="machines.session",
             next_step="choose machines=host_clock, whose session goes over SSH",
+        )
+    if spec.genode_port is not None and spec.reach is Reach.MAILBOX:
+        raise UsageError(
+            "a guest with a mailbox hears nothing else, so it is no Genode host",
+            where="machines.qemu.genode_port",
+            next_step="choose machines=host_clock or machines=ssh, whose guests have a network, or set it to null",
         )
     if spec.cpu_mips not in CPU_MIPS:
         raise UsageError(
@@ -255,9 +266,10 @@ def _network(spec: QemuSpec, wiring: Wiring) -> list[str]:
     """
     if spec.reach is Reach.MAILBOX and spec.ssh_port is None:
         return []
-    forward = "" if wiring.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"
+    ports = ((wiring.ssh_port, 22), (wiring.genode_port, GENODE_PORT))
+    forward = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in ports if ours is not None)
     return [
-        # restrict=on cuts the guest off from everything but the forwarded port; nobody speaks IPv6.
+        # restrict=on cuts the guest off from everything but the forwarded ports; nobody speaks IPv6.
         *("-netdev", f"user,id=net,restrict=on,ipv6=off{forward}"),
         # A restored guest that announced itself would talk at a time that the host picks. No option ROM: nobody boots from the card.
         *("-device", "virtio-net-pci,netdev=net,guest_announce=off,romfile="),
@@ -287,6 +299,7 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
         f"console={hardware.arch.console}",
         *_KERNEL_ARGS,
         *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is Reach.SSH else ()),
+        *((f"rtfleet.genode={GENODE_PORT}",) if spec.genode_port is not None else ()),
         *hardware.arch.kernel_args,
         *start.kernel_args,
     )

@@ -341,6 +341,7 @@ def _start(
             console_log=berth.console_log,
             console_fd=console_fd,
             ssh_port=berth.ssh_port,
+            genode_port=berth.genode_port,
             mailbox=None if berth.mailbox is None else berth.mailbox.path,
         )
         shared = [*memories, *([] if berth.mailbox is None else [berth.mailbox])]

@@ -274,6 +274,7 @@ class QemuHost(AbstractHost):
             name=self._name,
             folder=self._folder,
             ssh_port=self._ssh_port(),
+            genode_port=self._numbered(self._spec.genode_port),
             mailbox=self._memory,
             cpu=cpu,
             loads_anew=self._recovery is Recovery.PROCESS,
@@ -286,8 +287,12 @@ class QemuHost(AbstractHost):
         """The port to ask QEMU for; 0 for a free one. None: a guest that has a mailbox needs none."""
         if self._spec.ssh_port is None:
             return None if self._has_mailbox else 0
+        return self._numbered(self._spec.ssh_port)
+
+    def _numbered(self, first_port: int | None) -> int | None:
+        """This machine's port of a range that begins at `first_port`."""
         number = re.search(r"[1-9]\d*$", self._name)
-        return self._spec.ssh_port + (int(number[0]) - 1 if number else 0)
+        return None if first_port is None else first_port + (int(number[0]) - 1 if number else 0)
 
     def _wrong(self, method: str, next_step: str) -> UsageError:
         return UsageError(
