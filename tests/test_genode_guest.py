@@ -27,6 +27,7 @@ def test_a_guest_runs_what_a_genode_client_sends(arch: str, snapshot: bool, tmp_
     spec = guest_spec(arch, clock=Clock.HOST, reach=Reach.SSH, snapshot=snapshot, genode_port=port - 1)
     with QemuHost(spec, "qemu2", tmp_path) as host:
         host.start(Deadline.after(PATIENCE_S))
+        host.resume()
         with GenodeClient(("127.0.0.1", port)) as client:
             client.ask_available()
             client.send_binaries({"own": b"#!/bin/sh\nexit $1\n"})

@@ -100,7 +100,10 @@ def test_a_guest_with_a_mailbox_has_a_network_only_where_somebody_wants_to_log_i
 def test_a_genode_host_is_told_so_and_has_a_second_port_forwarded():
     machine = hardware(reach=Reach.SSH, genode_port=13001)
     command = build_command(machine, KERNEL, replace(OVER_SSH, genode_port=13002))
-    assert "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:13002-:3001" in command
+    assert (
+        "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:13002-:3001"
+        in command
+    )
     assert "rtfleet.genode=3001" in command[-1].split()
     assert "rtfleet.genode" not in " ".join(build_command(hardware(reach=Reach.SSH), KERNEL, OVER_SSH))
 

@@ -267,7 +267,9 @@ def _network(spec: QemuSpec, wiring: Wiring) -> list[str]:
     if spec.reach is Reach.MAILBOX and spec.ssh_port is None:
         return []
     ports = ((wiring.ssh_port, 22), (wiring.genode_port, GENODE_PORT))
-    forward = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in ports if ours is not None)
+    forward = "".join(
+        f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in ports if ours is not None
+    )
     return [
         # restrict=on cuts the guest off from everything but the forwarded ports; nobody speaks IPv6.
         *("-netdev", f"user,id=net,restrict=on,ipv6=off{forward}"),

@@ -54,7 +54,15 @@ def test_jobs_start_and_end_in_order_and_on_time(realtime: None, client: GenodeC
 
 
 @pytest.mark.parametrize(
-    "pkg, args", [("namaste", ()), ("pi", (8192,)), ("tumatmul", (4096,)), ("linpack", (10,)), ("cond_mod", (2,)), ("idle", (5,))]
+    ("pkg", "args"),
+    [
+        ("namaste", ()),
+        ("pi", (8192,)),
+        ("tumatmul", (4096,)),
+        ("linpack", (10,)),
+        ("cond_mod", (2,)),
+        ("idle", (5,)),
+    ],
 )
 def test_every_known_name_runs(realtime: None, client: GenodeClient, pkg: str, args: tuple[int, ...]) -> None:
     client.start(task(0, pkg, *args))
@@ -199,9 +207,7 @@ def test_one_client_at_a_time(address: tuple[str, int]) -> None:
         sized(SEND_DESCS, document(*(task(idx) for idx in range(65)))),
     ],
 )
-def test_what_makes_no_sense_ends_the_connection_and_nothing_else(
-    binary: Path, data: bytes
-) -> None:
+def test_what_makes_no_sense_ends_the_connection_and_nothing_else(binary: Path, data: bytes) -> None:
     with genode_loader(binary) as (process, address):
         with GenodeClient(address) as client:
             client.send(data)

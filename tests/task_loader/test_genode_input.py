@@ -89,7 +89,7 @@ ENTITIES = b"<!DOCTYPE x [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><taskset/>"
 
 
 @pytest.mark.parametrize(
-    "text, why",
+    ("text", "why"),
     [
         (b"", "not whole"),
         (b"\0", "not whole"),
@@ -131,9 +131,14 @@ def test_descriptions_that_are_refused_say_why(genode_check: Path, text: bytes, 
 
 
 def test_what_xml_allows_besides(genode_check: Path) -> None:
-    text = b"<?xml version='1.0'?>\n<!-- one -->\n<taskset n='1'>\n <!-- < & -->" + task(0).replace(
-        "<config></config>", "<config/>"
-    ).replace("<caps>235</caps>", "<caps> 235\t</caps >").encode() + b"\n</taskset>\n<!-- end -->\0\0"
+    text = (
+        b"<?xml version='1.0'?>\n<!-- one -->\n<taskset n='1'>\n <!-- < & -->"
+        + task(0)
+        .replace("<config></config>", "<config/>")
+        .replace("<caps>235</caps>", "<caps> 235\t</caps >")
+        .encode()
+        + b"\n</taskset>\n<!-- end -->\0\0"
+    )
     assert check(genode_check, sized(SEND_DESCS, text))[0] == "tasks 1"
 
 
