@@ -69,7 +69,10 @@ int main(int argc, char **argv)
     static char piece[4096];
     size_t most = argc > 1 && argv[1][0] == '1' ? 1 : sizeof piece;
     ssize_t n;
+    struct slice none = {NULL, 0};
 
+    if (genode_input_next(&input, &none) != GENODE_NOTHING)
+        return 1;
     while ((n = read(STDIN_FILENO, piece, most)) > 0) {
         struct slice bytes = {piece, (size_t)n};
         enum genode_event event;

@@ -19,10 +19,12 @@ static bool gather(void *to, size_t *n_there, size_t n, struct slice *bytes)
 {
     size_t part = n - *n_there < bytes->length ? n - *n_there : bytes->length;
 
-    memcpy((char *)to + *n_there, bytes->bytes, part);
-    *n_there += part;
-    bytes->bytes += part;
-    bytes->length -= part;
+    if (part > 0) {
+        memcpy((char *)to + *n_there, bytes->bytes, part);
+        *n_there += part;
+        bytes->bytes += part;
+        bytes->length -= part;
+    }
     return *n_there == n;
 }
 
