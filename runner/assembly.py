@@ -11,7 +11,7 @@ from runner.hosts import AbstractHost
 from runner.kinds import qemu, without_host
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
-from runner.qemu.command import check_spec
+from runner.qemu.contradictions import check_spec
 from runner.qemu.probe import find_binary
 from runner.sessions.base import AbstractSession
 from runner.station import MachineKind

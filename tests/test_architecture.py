@@ -20,7 +20,7 @@ RANKS = (
     "errors excerpt secrets deadline units durable terminal_filter private exit_codes holds shortage",
     "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission",
     "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command"
+    " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command qemu.contradictions"
     " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
     " config_schemas resuming masking wire decoder identity disturbance mailbox"
     " mailbox.layout mailbox.reply mailbox.request",

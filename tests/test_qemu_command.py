@@ -17,11 +17,11 @@ from runner.qemu.command import (
     SnapshotRestore,
     Wiring,
     build_command,
-    check_spec,
     normal_command,
     sandboxed,
     snapshot_key,
 )
+from runner.qemu.contradictions import check_spec
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,8 +17,9 @@ from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
-from runner.qemu.command import Hardware, KernelBoot, check_spec, snapshot_key
+from runner.qemu.command import Hardware, KernelBoot, snapshot_key
 from runner.qemu.console_link import write_link
+from runner.qemu.contradictions import check_spec
 from runner.qemu.cpus import CPUS
 from runner.qemu.emulator import Emulator
 from runner.qemu.image import GuestImage, cache_root

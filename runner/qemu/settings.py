@@ -10,7 +10,8 @@ from pathlib import Path
 from runner import wire
 from runner.errors import HostError
 from runner.qemu.architectures import architecture
-from runner.qemu.command import Hardware, check_spec, normal_command
+from runner.qemu.command import Hardware, normal_command
+from runner.qemu.contradictions import check_spec
 from runner.qemu.image import GuestImage
 from runner.qemu.probe import find_binary
 from runner.specs import Accelerator, QemuSpec
