@@ -216,12 +216,13 @@ def _qemu(config: DictConfig, reach: Reach, network: NetworkSpec) -> QemuSpec:
     values = {str(key): value for key, value in config.items()}
     for key in ("boot_timeout_s", "start_timeout_s"):
         _require_positive(values[key], f"machines.qemu.{key}")
-    if values["ssh_port"] is not None and not 1 <= values["ssh_port"] <= 65535:
-        raise UsageError(
-            f"machines.qemu.ssh_port is {excerpt(values['ssh_port'])}, no TCP port",
-            where="machines.qemu.ssh_port",
-            next_step="choose 1 … 65535, or null for ports that are free",
-        )
+    for key, null in (("ssh_port", "null for ports that are free"), ("genode_port", "null for none")):
+        if values[key] is not None and not 1 <= values[key] <= 65535:
+            raise UsageError(
+                f"machines.qemu.{key} is {excerpt(values[key])}, no TCP port",
+                where=f"machines.qemu.{key}",
+                next_step=f"choose 1 … 65535, or {null}",
+            )
     values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
     values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
     return QemuSpec(**values, reach=reach, network=network)

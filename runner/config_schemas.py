@@ -91,6 +91,7 @@ class QemuConf:
     image: str | None = None
     qemu_binary: str | None = None
     ssh_port: int | None = None
+    genode_port: int | None = None
     snapshot: bool = QemuSpec.snapshot
     boot_timeout_s: float = QemuSpec.boot_timeout_s
     start_timeout_s: float = QemuSpec.start_timeout_s

@@ -107,6 +107,8 @@ class QemuSpec:
         qemu_binary: QEMU to use instead of the architecture's; a name on the PATH or a path.
         ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free
             ones or, with a mailbox, gives the guest no network at all.
+        genode_port: First loopback port to forward to a task loader in the guests that speaks the Genode protocol (machine N
+            takes `genode_port + N - 1`); None: the guests have none. Not with a mailbox.
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.
@@ -124,6 +126,7 @@ class QemuSpec:
     image: Path | None = None
     qemu_binary: str | None = None
     ssh_port: int | None = None
+    genode_port: int | None = None
     snapshot: bool = True
     boot_timeout_s: float = 120.0
     start_timeout_s: float = 30.0

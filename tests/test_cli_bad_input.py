@@ -116,6 +116,10 @@ WRONG = {
     ),
     "unknown architecture": (["machines.qemu.arch=vax"], ["'vax'", "machines.qemu.arch", "arm64, amd64"]),
     "no such port": (["machines.qemu.ssh_port=70000"], ["machines.qemu.ssh_port is 70000", "65535"]),
+    "no such port of a Genode host": (
+        ["machines.qemu.genode_port=0"],
+        ["machines.qemu.genode_port is 0", "null for none"],
+    ),
     "module that is not there": (
         ["tasksets._target_=nosuch.Thing"],
         ["nosuch.Thing cannot be made", "PYTHONPATH"],

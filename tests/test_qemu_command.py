@@ -105,6 +105,17 @@ def test_a_guest_with_a_mailbox_has_a_network_only_where_somebody_wants_to_log_i
     assert "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:2222-:22" in reachable
 
 
+def test_a_genode_host_is_told_so_and_has_a_second_port_forwarded():
+    machine = hardware(reach=Reach.SSH, genode_port=13001)
+    command = build_command(machine, KERNEL, replace(OVER_SSH, genode_port=13002))
+    assert (
+        "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:13002-:3001"
+        in command
+    )
+    assert "rtfleet.genode=3001" in command[-1].split()
+    assert "rtfleet.genode" not in " ".join(build_command(hardware(reach=Reach.SSH), KERNEL, OVER_SSH))
+
+
 @pytest.mark.parametrize(
     ("settings", "key", "hint"),
     [
@@ -116,6 +127,7 @@ def test_a_guest_with_a_mailbox_has_a_network_only_where_somebody_wants_to_log_i
         ({"mailbox_mib": 3}, "machines.qemu.mailbox_mib", "1, 2, 4"),
         ({"mailbox_mib": 0}, "machines.qemu.mailbox_mib", "1, 2, 4"),
         ({"memory_mib": 32}, "machines.qemu.memory_mib", "at least 64"),
+        ({"genode_port": 3001}, "machines.qemu.genode_port", "host_clock"),
     ],
 )
 def test_contradictions_are_refused_by_key(settings, key, hint):

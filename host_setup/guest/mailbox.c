@@ -225,7 +225,7 @@ static bool set_up(struct mailbox *mailbox)
         !can(stored_files_open(), "the folder for workloads"))
         return false;
     return can(means_set_up(&mailbox->means), "the means for task sets") &&
-           can(run_open(&mailbox->run, &mailbox->means), "the threads for tasks");
+           can(run_open(&mailbox->run, &mailbox->means, &REPORT_LINES), "the threads for tasks");
 }
 
 static int converse(struct mailbox *mailbox)

@@ -10,7 +10,7 @@ bool out_has_room(const struct out *out) { return sizeof out->bytes - out->used 
 
 bool out_is_pending(const struct out *out) { return out->used > out->sent; }
 
-static void put(struct out *out, const char *bytes, size_t n)
+void out_bytes(struct out *out, const char *bytes, size_t n)
 {
     if (n > sizeof out->bytes - out->used) {
         out->broken = true; /* a defect of ours: better to end than to send half a line */
@@ -20,7 +20,7 @@ static void put(struct out *out, const char *bytes, size_t n)
     out->used += n;
 }
 
-void out_text(struct out *out, const char *text) { put(out, text, strlen(text)); }
+void out_text(struct out *out, const char *text) { out_bytes(out, text, strlen(text)); }
 
 void out_number(struct out *out, int64_t number)
 {
@@ -33,14 +33,14 @@ void out_number(struct out *out, int64_t number)
     while (rest /= 10);
     if (number < 0)
         *--first = '-';
-    put(out, first, (size_t)(digits + sizeof digits - first));
+    out_bytes(out, first, (size_t)(digits + sizeof digits - first));
 }
 
 void out_known(struct out *out, int64_t number)
 {
-    put(out, " ", 1);
+    out_bytes(out, " ", 1);
     if (number < 0)
-        put(out, "-", 1);
+        out_bytes(out, "-", 1);
     else
         out_number(out, number);
 }
@@ -54,9 +54,9 @@ void out_encoded(struct out *out, const char *text)
         unsigned char c = (unsigned char)*text;
         char escaped[3] = {'%', digits[c >> 4], digits[c & 15]};
         if (strchr(plain, c))
-            put(out, text, 1);
+            out_bytes(out, text, 1);
         else
-            put(out, escaped, 3);
+            out_bytes(out, escaped, 3);
     }
 }
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define OUT_CAPACITY (64 << 10)
-#define OUT_ROOM (8 << 10) /* enough for whatever answers one request */
+#define OUT_ROOM (16 << 10) /* enough for whatever answers one request */
 
 struct out {
     int fd;      /* -1: whoever owns it takes the bytes from here */
@@ -24,6 +24,7 @@ bool out_has_room(const struct out *out);
 /* Whether something waits to be written. */
 bool out_is_pending(const struct out *out);
 
+void out_bytes(struct out *out, const char *bytes, size_t n);
 void out_text(struct out *out, const char *text);
 void out_number(struct out *out, int64_t number);
 void out_known(struct out *out, int64_t number);     /* a space, then the number; `-` for a negative one */

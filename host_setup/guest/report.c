@@ -71,7 +71,7 @@ void report_pong(const char *token, struct out *out)
     out_text(out, "\n");
 }
 
-void report_start(const struct run *run, struct out *out)
+static void report_start(const struct run *run, struct out *out)
 {
     out_text(out, "accepted id=");
     out_text(out, run->shared.set->head.id);
@@ -92,8 +92,9 @@ void report_start(const struct run *run, struct out *out)
     out_text(out, "\n");
 }
 
-void report_job(const struct record *record, struct out *out)
+static void report_job(const struct run *run, const struct record *record, struct out *out)
 {
+    (void)run;
     key_number(out, "job ", record->task);
     out_known(out, record->job);
     out_known(out, record->release_ns);
@@ -110,10 +111,10 @@ void report_job(const struct record *record, struct out *out)
     out_text(out, "\n");
 }
 
-void report_task_done(int idx, int64_t over_ns, struct out *out)
+static void report_task_done(const struct run *run, int idx, struct out *out)
 {
     key_number(out, "task_done task=", idx);
-    key_number(out, " t_ns=", over_ns);
+    key_number(out, " t_ns=", run->shared.tasks[idx].over_ns - run->shared.t0_ns);
     out_text(out, "\n");
 }
 
@@ -133,7 +134,7 @@ static bool was_cut(const struct run *run)
     return false;
 }
 
-void report_end(const struct run *run, struct out *out)
+static void report_end(const struct run *run, struct out *out)
 {
     int64_t lost = 0;
 
@@ -147,3 +148,5 @@ void report_end(const struct run *run, struct out *out)
     key_number(out, " lost=", lost);
     out_text(out, "\n");
 }
+
+const struct report_form REPORT_LINES = {report_start, report_job, report_task_done, report_end};

@@ -167,8 +167,7 @@ static bool path_parse(struct slice list, struct workload *workload, struct faul
     return true;
 }
 
-static bool workload_parse(struct slice name, struct slice args, struct workload *workload,
-                           struct fault *fault)
+bool workload_parse(struct slice name, struct slice args, struct workload *workload, struct fault *fault)
 {
     size_t i = 0, n = sizeof WORKLOADS / sizeof WORKLOADS[0];
 

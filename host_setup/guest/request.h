@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#include "slice.h"
 #include "taskset.h"
 
 enum verb { VERB_TASKSET, VERB_TASK, VERB_RUN, VERB_PING, VERB_STOP, VERB_QUIT };
@@ -25,6 +26,9 @@ struct fault {
 /* Fills `fault`; always returns false, so that a check can end with `return fault_set(...)`. */
 bool fault_set(struct fault *fault, const char *code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* What a job of the workload `name` with `args`, written as in a request, does. */
+bool workload_parse(struct slice name, struct slice args, struct workload *workload, struct fault *fault);
 
 /* Parses `length` bytes at `line` (any bytes; the newline is not among them). Returns false with `fault`
  * filled when it is not a valid request. */

@@ -18,8 +18,9 @@
 
 #define ORPHANS_TIMEOUT_MS 2000
 
-int run_open(struct run *run, const struct means *means)
+int run_open(struct run *run, const struct means *means, const struct report_form *form)
 {
+    run->form = form;
     run->shared.means = means;
     run->rt_runtime_us = means->rt_runtime_us;
     int error = pool_open(&run->pool, &run->shared);
@@ -172,7 +173,7 @@ bool run_start(struct run *run, const struct taskset *set, struct out *out, stru
         clear_up(run);
         return false;
     }
-    report_start(run, out);
+    run->form->start(run, out);
     out_write_some(out);
     call_tasks(run);
     return true;
@@ -192,7 +193,7 @@ bool run_report(struct run *run, struct out *out)
         const struct record *record;
         while (!stay && !run->announced[i] && out_has_room(out) &&
                (record = ring_peek(&task->ring)) != NULL) {
-            report_job(record, out);
+            run->form->job(run, record, out);
             ring_drop(&task->ring);
             run->n_records++;
             any = true;
@@ -200,7 +201,7 @@ bool run_report(struct run *run, struct out *out)
         if (!over || run->announced[i] || (!stay && ring_peek(&task->ring) != NULL) || !out_has_room(out))
             continue;
         run->n_records += stay ? atomic_load(&task->ring.written) : 0;
-        report_task_done(i, task->over_ns - run->shared.t0_ns, out);
+        run->form->task_done(run, i, out);
         run->over_ns = task->over_ns > run->over_ns ? task->over_ns : run->over_ns;
         run->announced[i] = true;
         run->n_open--;
@@ -228,5 +229,5 @@ void run_end(struct run *run, struct out *out)
         end_orphans();
     clear_up(run);
     if (out)
-        report_end(run, out);
+        run->form->end(run, out);
 }

@@ -12,10 +12,14 @@
 #include "shared.h"
 #include "supervisor.h"
 
+struct report_form;
+
 struct run {
     struct shared shared;
     struct pool pool;
     struct supervisor supervisor;
+    const struct report_form *form;
+    const void *form_data;     /* the form's own */
     int rt_runtime_us;         /* the kernel's bandwidth cap as it is now */
     int64_t bandwidth_free_ns; /* when the kernel has forgotten the SCHED_DEADLINE tasks of earlier sets */
     /* Of the present set: */
@@ -29,8 +33,8 @@ struct run {
     int64_t over_ns;           /* when the last task was over */
 };
 
-/* Starts all threads. Returns 0 or the errno. */
-int run_open(struct run *run, const struct means *means);
+/* Starts all threads. What is said of runs has that form. Returns 0 or the errno. */
+int run_open(struct run *run, const struct means *means, const struct report_form *form);
 
 /* Makes everything ready, writes `accepted`, `refused`, `start`, and lets the tasks go. `set` has to stay
  * until `run_end`. Returns false with `fault` filled when it cannot; then nothing is left of it. */

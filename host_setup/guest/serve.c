@@ -184,7 +184,7 @@ static bool set_up(struct server *server)
         return false;
     errno = means_set_up(means);
     if (errno == 0)
-        errno = run_open(&server->run, means);
+        errno = run_open(&server->run, means, &REPORT_LINES);
     return errno == 0;
 }
 

@@ -20,6 +20,7 @@ class Berth:
         name: For messages and `ps`: `qemu1`.
         folder: Receives the console's log and QEMU's stderr.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        genode_port: Loopback port that leads to the guest's Genode task loader; None: it has none.
         mailbox: The mailbox's memory; None where the guest has none.
         cpu: The CPU of this computer that is its own; None lets it wander.
         attachment: Its place on the bridge; None: on none.
@@ -30,6 +31,7 @@ class Berth:
     name: str
     folder: Path
     ssh_port: int | None = None
+    genode_port: int | None = None
     mailbox: MailboxMemory | None = None
     cpu: int | None = None
     attachment: Attachment | None = None

@@ -14,6 +14,9 @@ from runner.specs import Accelerator, Clock, QemuSpec, Reach
 # Every guest wakes up on the same day; any other would do.
 _VIRTUAL_EPOCH = "2024-01-01T00:00:00"
 
+# Where Genode's task loader listens in its guests, and ours when it takes its place.
+GENODE_PORT = 3001
+
 # What makes one boot like the other (no random addresses), fast (no mitigations, few messages, no memory set
 # aside for DMA) and honest (a panic ends the guest at once). `quiet` keeps errors and panics on the console.
 _KERNEL_ARGS = (
@@ -102,6 +105,7 @@ class Wiring:
         console_fd: Number of the inherited descriptor by which QEMU writes it, who may not be allowed to open it; None has
             QEMU open the file.
         ssh_port: Loopback port that leads to the guest's SSH server; 0 takes a free one, None forwards nothing.
+        genode_port: Loopback port that leads to the guest's Genode task loader; None forwards nothing.
         mailbox: File that is the mailbox's memory; None where the guest has no mailbox.
         tap_fd: Number of the inherited descriptor of a tap; None where the guest is on no bridge.
         mac: Address of its card on the bridge.
@@ -112,6 +116,7 @@ class Wiring:
     console_log: Path
     console_fd: int | None = None
     ssh_port: int | None = None
+    genode_port: int | None = None
     mailbox: Path | None = None
     tap_fd: int | None = None
     mac: str = ""
@@ -224,9 +229,12 @@ def _network(spec: QemuSpec, wiring: Wiring) -> list[str]:
         return ["-netdev", f"tap,id=net{tap}", "-device", card]
     if spec.reach is Reach.MAILBOX and spec.ssh_port is None:
         return []
-    forward = "" if wiring.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"
+    ports = ((wiring.ssh_port, 22), (wiring.genode_port, GENODE_PORT))
+    forward = "".join(
+        f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in ports if ours is not None
+    )
     return [
-        # restrict=on cuts the guest off from everything but the forwarded port; nobody speaks IPv6.
+        # restrict=on cuts the guest off from everything but the forwarded ports; nobody speaks IPv6.
         *("-netdev", f"user,id=net,restrict=on,ipv6=off{forward}"),
         # A restored guest that announced itself would talk at a time that the host picks. No option ROM: nobody boots from the card.
         *("-device", "virtio-net-pci,netdev=net,guest_announce=off,romfile="),
@@ -257,6 +265,7 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
         *_KERNEL_ARGS,
         *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is Reach.SSH else ()),
         *((f"rtfleet.dhcp_retry_s={_DHCP_RETRY_S[spec.clock]}",) if spec.bridged else ()),
+        *((f"rtfleet.genode={GENODE_PORT}",) if spec.genode_port is not None else ()),
         *hardware.arch.kernel_args,
         *start.kernel_args,
     )

@@ -26,6 +26,12 @@ def check_spec(spec: QemuSpec) -> None:
             where="machines.session",
             next_step="choose machines=host_clock, whose session goes over SSH",
         )
+    if spec.genode_port is not None and spec.reach is Reach.MAILBOX:
+        raise UsageError(
+            "a guest with a mailbox hears nothing else, so it is no Genode host",
+            where="machines.qemu.genode_port",
+            next_step="choose machines=host_clock or machines=ssh, whose guests have a network, or set it to null",
+        )
     if spec.cpu_mips not in CPU_MIPS:
         raise UsageError(
             f"there is no processor of {spec.cpu_mips:g} MIPS: an instruction takes a power of two of nanoseconds",

@@ -346,6 +346,7 @@ def _start(
             console_log=berth.console_log,
             console_fd=console_fd,
             ssh_port=berth.ssh_port,
+            genode_port=berth.genode_port,
             mailbox=None if berth.mailbox is None else berth.mailbox.path,
             tap_fd=tap_fd,
             mac="" if berth.attachment is None else berth.attachment.mac,

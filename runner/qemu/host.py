@@ -294,6 +294,7 @@ class QemuHost(AbstractHost):
             name=self._name,
             folder=self._folder,
             ssh_port=self._ssh_port(),
+            genode_port=self._genode_port(),
             mailbox=self._memory,
             cpu=cpu,
             attachment=self._attachment,
@@ -308,6 +309,9 @@ class QemuHost(AbstractHost):
         if self._spec.ssh_port is None:
             return None if self._has_mailbox else 0
         return self._spec.ssh_port + self._number - 1
+
+    def _genode_port(self) -> int | None:
+        return None if self._spec.genode_port is None else self._spec.genode_port + self._number - 1
 
     def _wrong(self, method: str, next_step: str) -> UsageError:
         return UsageError(
