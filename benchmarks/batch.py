@@ -12,10 +12,10 @@ from benchmarks.samples import Listed, one_job
 from runner.distributor import Distributor
 from runner.errors import RunnerError
 from runner.events import Run, RunResult
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.station import MachineKind
 from runner.units import NS_PER_S
 
 

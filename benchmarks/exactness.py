@@ -23,7 +23,7 @@ from benchmarks.load import busy_processes
 from benchmarks.program import run_program
 from benchmarks.report import print_heading
 from benchmarks.samples import assorted
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
 from runner.model import TaskSet
 from runner.monitors.progress import ProgressMonitor
 from runner.qemu.image import GuestImage

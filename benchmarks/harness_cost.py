@@ -22,10 +22,10 @@ from benchmarks.program import run_program
 from benchmarks.report import Goal, median_ms, print_goals, print_heading
 from benchmarks.samples import drawn, with_program
 from runner.errors import RunnerError
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.specs import QemuSpec, Reset
-from runner.station import MachineKind
 from runner.units import NS_PER_S
 
 _PROGRAMS = ("spin", "pi")

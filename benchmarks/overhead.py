@@ -24,7 +24,7 @@ from benchmarks.program import run_program
 from benchmarks.report import Goal, median_ms, print_goals, print_heading
 from benchmarks.samples import tiny
 from runner.deadline import Deadline
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
 from runner.model import TaskSet
 from runner.qemu.host import QemuHost
 from runner.sessions.mailbox import MailboxSession

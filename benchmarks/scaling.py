@@ -14,7 +14,7 @@ from benchmarks.batch import Calibration, run_batch
 from benchmarks.program import run_program
 from benchmarks.report import print_heading
 from benchmarks.samples import drawn, with_program
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
 from runner.model import TaskSet
 from runner.specs import QemuSpec, Reset
 from runner.units import NS_PER_S

@@ -23,12 +23,12 @@ from benchmarks.accounting import pss_bytes
 from benchmarks.program import run_program
 from benchmarks.report import Goal, print_goals, print_heading
 from benchmarks.samples import drawn
-from runner.audit import audit
+from runner.data.audit import audit
 from runner.distributor import Distributor
-from runner.kinds import qemu_by_mailbox, simulated
+from runner.machines.kinds import qemu_by_mailbox, simulated
+from runner.machines.station import MachineKind
 from runner.model import Task, TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.station import MachineKind
 from runner.units import NS_PER_MS, NS_PER_S
 
 _HORIZON_S = 2

@@ -15,10 +15,10 @@ from benchmarks.batch import Calibration, run_batch
 from benchmarks.program import run_program
 from benchmarks.report import Goal, print_goals, print_heading
 from benchmarks.samples import drawn, with_program
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.specs import QemuSpec, Reset
-from runner.station import MachineKind
 from runner.units import NS_PER_S
 
 _HORIZON_NS = 2 * NS_PER_S

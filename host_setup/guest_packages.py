@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from host_setup.command import run_command
-from runner.durable import replace_text
 from runner.errors import HostError
+from runner.files.durable import replace_text
 from runner.qemu.architectures import Architecture
 
 # Busybox is the guest's shell and tools, dropbear its SSH server; apt finds the libraries that they need.

@@ -24,9 +24,9 @@ from host_setup.guest_packages import PackageSource
 from host_setup.image_keys import ImageKeys
 from host_setup.initramfs import own_entries
 from host_setup.sources import GUEST_SOURCES, sources_sha256
-from runner.durable import replace_text
 from runner.errors import HostError
-from runner.private import make_private
+from runner.files.durable import replace_text
+from runner.files.private import make_private
 from runner.qemu import image as layout
 from runner.qemu.architectures import Architecture
 from runner.qemu.image import GuestImage, ImageMetadata

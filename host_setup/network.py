@@ -18,11 +18,11 @@ from host_setup.interfaces import interfaces
 from host_setup.network_record import Kind, Made, NetworkRecord
 from host_setup.network_steps import Part, Step, creation, removal
 from host_setup.packages import BRIDGE_REQUIREMENTS, missing_packages
-from runner.config import to_network
-from runner.config_composer import ConfigComposer, ConfigPlaces
-from runner.config_errors import explained
-from runner.config_files import bound_config_files
-from runner.config_schemas import register_schemas
+from runner.config.composer import ConfigComposer, ConfigPlaces
+from runner.config.errors import explained
+from runner.config.files import bound_config_files
+from runner.config.machines import to_network
+from runner.config.schemas import register_schemas
 from runner.errors import HostError, RunnerError
 from runner.network import BridgePlan, plan_bridge
 from runner.qemu.confinement import qemu_account

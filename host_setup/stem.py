@@ -13,7 +13,7 @@ from pathlib import Path
 
 from host_setup.command import run_command
 from runner.errors import HostError
-from runner.private import make_private
+from runner.files.private import make_private
 from runner.qemu.stem import shim_path
 
 SOURCE = Path(__file__).parent / "host" / "stem.c"

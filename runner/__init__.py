@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runner.distributor import Distributor
     from runner.errors import RunnerError
-    from runner.kinds import qemu_by_mailbox, qemu_over_ssh, simulated, with_screens
-    from runner.machine import Machine
+    from runner.machines.kinds import qemu_by_mailbox, qemu_over_ssh, simulated, with_screens
+    from runner.machines.machine import Machine
+    from runner.machines.station import MachineKind
     from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
     from runner.monitors.base import AbstractMonitor
     from runner.monitors.logging import LoggingMonitor
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from runner.monitors.sqlite import SQLiteMonitor
     from runner.monitors.stdout import StdoutMonitor
     from runner.monitors.summary import SummaryMonitor
+    from runner.queue.taskset_queue import TaskSetQueue
     from runner.sessions.base import AbstractSession
     from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
-    from runner.station import MachineKind
-    from runner.taskset_queue import TaskSetQueue
     from runner.tasksets.examples import Hey0TaskSet
     from runner.tasksets.explicit import ExplicitTaskSets
     from runner.tasksets.uunifast import UUniFastTaskSets
@@ -71,8 +71,8 @@ _HOMES = {
     "ExplicitTaskSets": "runner.tasksets.explicit",
     "Hey0TaskSet": "runner.tasksets.examples",
     "LoggingMonitor": "runner.monitors.logging",
-    "Machine": "runner.machine",
-    "MachineKind": "runner.station",
+    "Machine": "runner.machines.machine",
+    "MachineKind": "runner.machines.station",
     "MachinePolicy": "runner.specs",
     "OverrunPolicy": "runner.model",
     "Policy": "runner.model",
@@ -85,13 +85,13 @@ _HOMES = {
     "SummaryMonitor": "runner.monitors.summary",
     "Task": "runner.model",
     "TaskSet": "runner.model",
-    "TaskSetQueue": "runner.taskset_queue",
+    "TaskSetQueue": "runner.queue.taskset_queue",
     "TaskSetSource": "runner.model",
     "UUniFastTaskSets": "runner.tasksets.uunifast",
-    "qemu_by_mailbox": "runner.kinds",
-    "qemu_over_ssh": "runner.kinds",
-    "simulated": "runner.kinds",
-    "with_screens": "runner.kinds",
+    "qemu_by_mailbox": "runner.machines.kinds",
+    "qemu_over_ssh": "runner.machines.kinds",
+    "simulated": "runner.machines.kinds",
+    "with_screens": "runner.machines.kinds",
 }
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import inspect
 import os
 
-from runner.board import check_boards
-from runner.config import RunPlan, located
+from runner.config.plan import RunPlan, located
 from runner.errors import UsageError
-from runner.hosts import AbstractHost
-from runner.kinds import boards, genode, qemu, with_screens, without_host
+from runner.hosts.base import AbstractHost
+from runner.hosts.board import check_boards
+from runner.machines.kinds import boards, genode, qemu, with_screens, without_host
+from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.model.task import MAX_CPUS
 from runner.monitors.base import AbstractMonitor
+from runner.operator.screen import check_screen
 from runner.qemu.contradictions import check_spec
 from runner.qemu.genode_command import check_genode_spec
 from runner.qemu.genode_host import find_genode_qemu
 from runner.qemu.probe import find_binary
-from runner.screen import check_screen
 from runner.sessions.base import AbstractSession
 from runner.specs import Console
-from runner.station import MachineKind
 
 # Sets are looked at before the first machine starts, but not all of an endless source.
 N_CHECKED = 1000

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from runner.config import to_plan
-from runner.config_composer import ConfigComposer, record_of, secrets_in, subfolder_of
-from runner.config_errors import explained, is_config_error
-from runner.config_record import RunRecord, read_record
+from runner.config.composer import ConfigComposer, record_of, secrets_in, subfolder_of
+from runner.config.errors import explained, is_config_error
+from runner.config.masking import Masking
+from runner.config.plan import to_plan
+from runner.config.record import RunRecord, read_record
+from runner.config.resuming import Changes, complete_code, config_changes, read_manifest, refuse_changes
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode, exit_code_of
-from runner.masking import Masking
-from runner.paths import RunPaths
-from runner.resuming import Changes, complete_code, config_changes, read_manifest, refuse_changes
 from runner.run import execute
-from runner.run_files import Resumption
-from runner.run_lock import RunLock, clear_leftovers
+from runner.run_folder.files import Resumption
+from runner.run_folder.lock import RunLock, clear_leftovers
+from runner.run_folder.paths import RunPaths
 
 # A sweep ends with the code that asks for attention most.
 _WORST_FIRST = (

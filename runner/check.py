@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.audit import Audit, audit
+from runner.data.audit import Audit, audit
+from runner.data.reuse import RESULTS_NAME
 from runner.errors import RunnerError
 from runner.exit_codes import ExitCode, exit_code_of
-from runner.reuse import RESULTS_NAME
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,19 +19,19 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from runner.campaign import Campaign
-from runner.config import CONF_FOLDER
-from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of
-from runner.config_errors import explained
-from runner.config_files import bound_config_files
-from runner.config_record import RunRecord, read_record
-from runner.config_schemas import register_schemas
+from runner.config.composer import ConfigComposer, ConfigPlaces, folder_of
+from runner.config.errors import explained
+from runner.config.files import bound_config_files
+from runner.config.masking import Masking
+from runner.config.plan import CONF_FOLDER
+from runner.config.record import RunRecord, read_record
+from runner.config.resuming import ACCEPT, merged
+from runner.config.schemas import register_schemas
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
-from runner.masking import Masking
 from runner.monitors.listener import MonitorThread
-from runner.paths import RunPaths
-from runner.resuming import ACCEPT, merged
-from runner.secrets import literal_secrets, masked
+from runner.run_folder.paths import RunPaths
+from runner.text.secrets import literal_secrets, masked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

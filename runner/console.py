@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from runner.attachment import attach
 from runner.errors import RunnerError, UsageError
-from runner.paths import OUTPUTS, RunPaths, newest_run
+from runner.operator.attachment import attach
 from runner.qemu.console_link import read_link, started_ticks
+from runner.run_folder.paths import OUTPUTS, RunPaths, newest_run
 
 
 def newest_run_with(machine: str, outputs: Path = OUTPUTS) -> Path:

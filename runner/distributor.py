@@ -10,28 +10,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runner.admission import Reserves
+from runner.admission.capacity import Reserves
+from runner.admission.gate import Gate
+from runner.data.progress import Progress
+from runner.data.reuse import EarlierRun
 from runner.deadline import Deadline
 from runner.errors import RunnerError, UsageError
-from runner.evidence import EvidenceStore
-from runner.fleet import FleetState, RunState
-from runner.gate import Gate
-from runner.incidents import Incident
-from runner.kinds import qemu_by_mailbox
-from runner.lease import Job
-from runner.machine import Machine
+from runner.faults.evidence import EvidenceStore
+from runner.faults.incidents import Incident
+from runner.faults.quarantine import Standing
+from runner.machines.fleet import FleetState, RunState
+from runner.machines.kinds import qemu_by_mailbox
+from runner.machines.machine import Machine
+from runner.machines.roster import Roster
+from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
-from runner.paths import RunPaths
-from runner.progress import Progress
-from runner.quarantine import Standing
-from runner.queue import JobQueue, queue_of
-from runner.reuse import EarlierRun
-from runner.roster import Roster
+from runner.queue.jobs import JobQueue, queue_of
+from runner.queue.lease import Job
+from runner.run_folder.paths import RunPaths
 from runner.shortage import as_shortage
-from runner.station import MachineKind
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0

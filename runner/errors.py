@@ -25,8 +25,8 @@ import errno
 from enum import StrEnum
 from pathlib import Path
 
-from runner.excerpt import printable
-from runner.secrets import masked
+from runner.text.excerpt import printable
+from runner.text.secrets import masked
 
 #: What the kernel answers where there is too little for now: memory, processes, disk, descriptors, a port.
 SHORTAGES = frozenset(
@@ -55,7 +55,7 @@ class Fault(StrEnum):
 class RunnerError(Exception):
     """What happened, where, and what to do next; `str()` shows all three, a line each.
 
-    Guarantees: passwords and tokens that `runner.secrets` recognises are masked; whatever a terminal would obey, or could not
+    Guarantees: passwords and tokens that `runner.text.secrets` recognises are masked; whatever a terminal would obey, or could not
     be written, is escaped; no part is longer than `MAX_PART_CHARS`. For some of it comes from guests and files.
 
     Attributes:

@@ -12,8 +12,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from runner.faults.recovery import Recovery
 from runner.model import TaskSet
-from runner.recovery import Recovery
 
 _TABLE_LINE = "%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%s"  # a change makes every digest another one
 

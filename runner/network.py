@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt
 from runner.specs import NetworkKind, NetworkSpec
+from runner.text.excerpt import excerpt
 
 KEY = "machines.network"
 #: A machine's number is the last byte of its card's address.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+from runner.data.reuse import RESULTS_NAME
 from runner.errors import HostError, RunnerError, UsageError
 from runner.exit_codes import ExitCode, exit_code_of
 from runner.rehearsal.catalogue import FAULTS, named
@@ -21,7 +22,6 @@ from runner.rehearsal.private_cache import make_cache
 from runner.rehearsal.processes import adopt_orphans
 from runner.rehearsal.setup import Setup, compose
 from runner.rehearsal.trial import Reference, Trial, attempt, planned, refer
-from runner.reuse import RESULTS_NAME
 
 _N_SETS = 6
 _TAIL_LINES = 20

@@ -8,29 +8,29 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from runner import control
 from runner.assembly import check
-from runner.config import RunPlan, located
-from runner.config_record import RunRecord
-from runner.control import Control
-from runner.control_watcher import ControlWatcher
+from runner.config.plan import RunPlan, located
+from runner.config.record import RunRecord
+from runner.data.progress import Progress, read_progress
+from runner.data.reuse import EarlierRun
 from runner.distributor import Distributor
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode
-from runner.fleet import FleetState, RunState
-from runner.manifest import manifest
+from runner.machines.fleet import FleetState, RunState
+from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.monitors.summary import SummaryMonitor
-from runner.paths import RunPaths
-from runner.progress import Progress, read_progress
-from runner.reuse import EarlierRun
-from runner.run_files import Resumption, RunFiles
-from runner.secrets import masked, masked_values
-from runner.signals import OperatorSignals
-from runner.station import MachineKind
-from runner.status import StatusWriter
+from runner.operator import control
+from runner.operator.control import Control
+from runner.operator.control_watcher import ControlWatcher
+from runner.operator.signals import OperatorSignals
+from runner.operator.status import StatusWriter
+from runner.run_folder.files import Resumption, RunFiles
+from runner.run_folder.manifest import manifest
+from runner.run_folder.paths import RunPaths
+from runner.text.secrets import masked, masked_values
 
 # What the disk says to who writes to a file that is open: it names none.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt
+from runner.text.excerpt import excerpt
 
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied, MachineKilled, RunnerError
-from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
-from runner.recovery import Recovery
+from runner.faults.recovery import Recovery
+from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.machines.station import MachineKind
 from runner.sessions.base import AbstractSession
 from runner.sessions.simulation import SimulationSession
 from runner.specs import Accelerator, MachinePolicy, Reach, Reset
-from runner.station import MachineKind
 from tests.mailbox_peer import MailboxPeer
 
 

@@ -12,11 +12,11 @@ from runner.deadline import Deadline
 from runner.distributor import Distributor
 from runner.errors import RunnerError
 from runner.events import Event
+from runner.machines.station import MachineKind
 from runner.model import Task, TaskSet
 from runner.sessions.base import AbstractSession
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy
-from runner.station import MachineKind
 from runner.units import NS_PER_MS
 from tests.monitor_samples import Recorder
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.deadline import Deadline
 from runner.events import JobEvent
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.model import Task, TaskSet
 from runner.qemu.architectures import architecture
 from runner.qemu.console_link import read_link

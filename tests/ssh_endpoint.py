@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied
-from runner.hosts import AbstractHost, HostFacts, HostPhase, SshCredentials
-from runner.recovery import Recovery
+from runner.faults.recovery import Recovery
+from runner.hosts.base import AbstractHost, HostFacts, HostPhase, SshCredentials
 
 
 class Endpoint(AbstractHost):

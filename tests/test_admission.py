@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.admission import MIB, Admission, Needs, Readings, Reserves, decide, port_taken, refuse
+from runner.admission.capacity import MIB, Admission, Needs, Readings, Reserves, decide, port_taken, refuse
 from runner.errors import HostError, HostShortage
-from runner.kinds import needs_of, qemu_by_mailbox, simulated
+from runner.machines.kinds import needs_of, qemu_by_mailbox, simulated
 from runner.specs import QemuSpec, Reach, Reset
 
 IDLE = Readings(

@@ -17,36 +17,41 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Groups of modules, lowest first. A module imports from lower groups, and from its own where that makes no cycle.
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
-    "errors excerpt secrets deadline units durable terminal_filter private exit_codes holds shortage",
-    "model model.refusal model.task model.taskset fleet specs paths control recovery incidents tries quarantine log_lines admission"
+    "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
+    " exit_codes admission.holds shortage",
+    "model faults operator machines run_folder model.refusal model.task model.taskset machines.fleet specs"
+    " run_folder.paths operator.control"
+    " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
-    "events simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written schema views submission qemu qemu.architectures qemu.command qemu.contradictions"
-    " qemu.failure qemu.image qemu.saved_state config config_composer config_errors config_files config_record"
-    " config_schemas resuming masking wire decoder identity disturbance mailbox"
-    " mailbox.layout mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
+    "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views queue.submission qemu"
+    " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
+    " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
+    " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
+    " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
     " genode.profiles",
-    "hosts board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement qemu.console_link qemu.cpus"
-    " qemu.emulator qemu.host qemu.killswitch qemu.launcher"
-    " qemu.genode_command qemu.genode_host"
-    " qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp qemu.settings qemu.shared_memory qemu.snapshot"
-    " qemu.stem qemu.tap sessions sessions.base sessions.bounded_socket"
-    " evidence monitors monitors.base monitors.channel monitors.digest monitors.dispatcher monitors.listener rows database"
-    " record ledger progress reuse audit history set_history pulse parquet retries lease taskset_queue queue control_watcher"
-    " status signals run_lock host_readings gate screen attachment",
-    "sessions.genode"
-    " sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection monitors.logging monitors.progress monitors.sqlite"
-    " monitors.stdout monitors.summary",
-    "station measuring attempt recoveries machine",
-    "kinds",
-    "roster distributor",
-    "terminal manifest assembly run_files run campaign cli check console"
-    " why why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
-    "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults rehearsal.fault"
-    " rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers rehearsal.line_faults rehearsal.link"
-    " rehearsal.monitor rehearsal.mount_namespace rehearsal.private_cache rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
-    " rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup rehearsal.source rehearsal.switchboard"
-    " rehearsal.tampered_host rehearsal.trial rehearse",
+    "hosts hosts.base hosts.board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement"
+    " qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
+    " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"
+    " qemu.settings qemu.shared_memory qemu.snapshot qemu.stem qemu.tap sessions sessions.base"
+    " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
+    " monitors.dispatcher monitors.listener data.rows data.database data.record data.ledger data.progress"
+    " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
+    " queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
+    " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
+    "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
+    " monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",
+    "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
+    "machines.kinds",
+    "machines.roster distributor",
+    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console why"
+    " why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
+    "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
+    " rehearsal.fault rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers"
+    " rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.mount_namespace"
+    " rehearsal.private_cache rehearsal.processes rehearsal.qmp_sockets rehearsal.relay"
+    " rehearsal.run_faults rehearsal.scene rehearsal.sessions rehearsal.setup rehearsal.source"
+    " rehearsal.switchboard rehearsal.tampered_host rehearsal.trial rehearse",
     "",  # the package itself, which re-exports
 )
 RANK = {
@@ -59,37 +64,38 @@ HOMES = {
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
-        "runner.config",
-        "runner.config_schemas",
-        "runner.config_composer",
-        "runner.config_errors",
-        "runner.config_files",
+        "runner.config.plan",
+        "runner.config.schemas",
+        "runner.config.composer",
+        "runner.config.errors",
+        "runner.config.files",
         "runner.cli",
     },
     "omegaconf": {
-        "runner.config",
-        "runner.config_composer",
-        "runner.config_errors",
-        "runner.config_record",
-        "runner.config_schemas",
+        "runner.config.machines",
+        "runner.config.plan",
+        "runner.config.composer",
+        "runner.config.errors",
+        "runner.config.record",
+        "runner.config.schemas",
         "runner.campaign",
         "runner.cli",
     },
     "tqdm": {"runner.monitors.progress"},
     "qemu": {"runner.qemu.qmp"},
-    "watchfiles": {"runner.control_watcher"},
+    "watchfiles": {"runner.operator.control_watcher"},
     "sqlite3": {
-        "runner.database",
-        "runner.audit",
-        "runner.history",
-        "runner.ledger",
-        "runner.progress",
-        "runner.record",
-        "runner.reuse",
-        "runner.parquet",
+        "runner.data.database",
+        "runner.data.audit",
+        "runner.data.history",
+        "runner.data.ledger",
+        "runner.data.progress",
+        "runner.data.record",
+        "runner.data.reuse",
+        "runner.data.parquet",
         "runner.rehearsal.comparison",
     },
-    "pyarrow": {"runner.parquet"},
+    "pyarrow": {"runner.data.parquet"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
     "tests": set[str](),
 }
@@ -97,8 +103,7 @@ LINES_HARD = 400
 LINES_SOFT = 300
 #: Longer than they should be, and why they still are one module.
 LONG = {
-    "runner.config": "the one way from a config to a plan",
-    "runner.machine": "the life of a host is one story",
+    "runner.machines.machine": "the life of a host is one story",
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.audit import audit
 from runner.check import main
+from runner.data.audit import audit
 from runner.errors import RunnerError
 from runner.events import Run
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.submission import Submission
+from runner.queue.submission import Submission
 from tests.monitor_samples import failed, good, run, taskset
 
 

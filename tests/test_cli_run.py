@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
-from runner import control
 from runner.exit_codes import ExitCode
-from runner.fleet import RunState
+from runner.machines.fleet import RunState
+from runner.operator import control
 from tests.cli import ROOT, environment, run_cli, started_cli
 from tests.qemu_guests import eventually
 

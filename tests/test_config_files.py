@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.assembly import check
-from runner.config import CONF_FOLDER, SECTIONS, to_plan
-from runner.config_schemas import register_schemas
+from runner.config.plan import CONF_FOLDER, SECTIONS, to_plan
+from runner.config.schemas import register_schemas
 from runner.errors import HostError, UsageError
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor

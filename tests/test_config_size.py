@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config_files import MAX_DEPTH, MAX_VALUE_BYTES, MAX_VALUES, check_size
+from runner.config.files import MAX_DEPTH, MAX_VALUE_BYTES, MAX_VALUES, check_size
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from tests.cli import run_cli

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.control import Control, parse, render
 from runner.errors import UsageError
-from runner.fleet import RunState
+from runner.machines.fleet import RunState
+from runner.operator.control import Control, parse, render
 
 LIMIT = 7
 GOOD = "machines: 3\nstate: run\n"

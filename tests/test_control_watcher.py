@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.control import MAX_CHARS, parse
-from runner.control_watcher import ControlWatcher
 from runner.errors import UsageError
+from runner.operator.control import MAX_CHARS, parse
+from runner.operator.control_watcher import ControlWatcher
 from tests.fleet_samples import eventually
 
 OLD, NEW = "machines: 2\nstate: run\n", "machines: 4\nstate: run\n"

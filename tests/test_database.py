@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from runner.audit import audit
-from runner.database import row_of, whole_numbers
+from runner.data.audit import audit
+from runner.data.database import row_of, whole_numbers
+from runner.data.ledger import Ledger
+from runner.data.parquet import write_parquet
+from runner.data.progress import read_progress
+from runner.data.record import Submitted
+from runner.data.reuse import EarlierRun
 from runner.errors import HostError, UsageError
 from runner.exit_codes import ExitCode
-from runner.ledger import Ledger
-from runner.parquet import write_parquet
-from runner.progress import read_progress
-from runner.record import Submitted
-from runner.reuse import EarlierRun
-from runner.submission import Submission
+from runner.queue.submission import Submission
 from runner.why import __main__ as why
 
 

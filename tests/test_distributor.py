@@ -27,12 +27,12 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import Event
-from runner.fleet import Phase, RunState
+from runner.machines.fleet import Phase, RunState
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy
-from runner.station import MachineKind
 from tests.fleet_samples import (
     HANG_S,
     Plan,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.durable import MAX_BYTES, read_json, read_start, replace_text
+from runner.files.durable import MAX_BYTES, read_json, read_start, replace_text
 from runner.qemu.probe import remembered
 
 

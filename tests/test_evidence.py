@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from runner.errors import GuestDied
 from runner.events import Run, TaskDoneEvent
-from runner.evidence import MAX_EVENTS, EvidenceStore
+from runner.faults.evidence import MAX_EVENTS, EvidenceStore
 from runner.model import Task, TaskSet
 from runner.tasksets.explicit import ExplicitTaskSets, write_down
 from tests.cli import environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.errors import TaskSetError
-from runner.evidence import EvidenceStore
+from runner.faults.evidence import EvidenceStore
 from tests.monitor_samples import run, taskset
 
 

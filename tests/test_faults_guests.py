@@ -18,17 +18,17 @@ from runner.deadline import Deadline
 from runner.distributor import Distributor
 from runner.errors import Fault
 from runner.events import Event, Outcome, Run
-from runner.hosts import AbstractHost
-from runner.incidents import Incident
-from runner.kinds import qemu
+from runner.faults.incidents import Incident
+from runner.faults.recovery import Recovery
+from runner.hosts.base import AbstractHost
+from runner.machines.kinds import qemu
+from runner.machines.station import MachineKind
 from runner.model import Task, TaskSet
 from runner.qemu.shared_memory import CopyShelf
-from runner.recovery import Recovery
 from runner.sessions.base import AbstractSession
 from runner.sessions.mailbox import MailboxSession
 from runner.sessions.ssh import TASK_LOADER, SshSession
 from runner.specs import MachinePolicy, Reach, Reset
-from runner.station import MachineKind
 from runner.units import NS_PER_MS
 from tests.fleet_samples import Tally
 from tests.qemu_guests import PATIENCE_S, compiled, eventually, guest_spec, own_children

@@ -257,7 +257,7 @@ NO_INODES = """
 import logging, sys, threading
 from pathlib import Path
 from runner import simulated
-from runner.admission import Reserves
+from runner.admission.capacity import Reserves
 from tests.fleet_samples import Sets, Tally, distributor, eventually, phases, wait_to_end
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 tally = Tally()

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from runner import gate, simulated
-from runner.admission import MIB, Needs, Reserves
+from runner import simulated
+from runner.admission import gate
+from runner.admission.capacity import MIB, Needs, Reserves
+from runner.admission.readings import read_host
 from runner.distributor import Distributor
 from runner.errors import HostError, HostShortage
-from runner.host_readings import read_host
-from runner.kinds import qemu_by_mailbox
+from runner.machines.kinds import qemu_by_mailbox
 from runner.monitors import listener
+from runner.queue.submission import Submission
 from runner.specs import MachinePolicy, QemuSpec
-from runner.submission import Submission
 from tests.fleet_samples import (
     Plan,
     Sets,

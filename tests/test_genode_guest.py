@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.deadline import Deadline
-from runner.hosts import HostPhase
+from runner.hosts.base import HostPhase
 from runner.qemu.host import QemuHost
 from runner.specs import Clock, Reach
 from tests.qemu_guests import PATIENCE_S, eventually, guest_spec

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.board import BoardHost, check_boards
 from runner.deadline import Deadline
 from runner.errors import BootFailed, HostError, UsageError
+from runner.faults.recovery import Recovery
+from runner.hosts.board import BoardHost, check_boards
 from runner.qemu.command import Wiring
 from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
 from runner.qemu.genode_host import GenodeHost
-from runner.recovery import Recovery
 from runner.specs import BoardSpec, Clock, GenodeSpec
 from tests.genode_peer import REBOOT, Peer
 

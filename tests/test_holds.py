@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.holds import AT_ONCE, INTERVAL_S, Holds, Notices
+from runner.admission.holds import AT_ONCE, INTERVAL_S, Holds, Notices
 
 SOURCES = ("disk", "machines", "monitor A")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.admission import MIB
-from runner.host_readings import holder_of, read_host, taken_port
+from runner.admission.capacity import MIB
+from runner.admission.readings import holder_of, read_host, taken_port
 from tests.fleet_samples import eventually
 
 
@@ -120,7 +120,7 @@ def group_of_version_1() -> Iterator[Path]:
 def test_a_real_group_limits_a_real_process(tmp_path: Path) -> None:
     script = (
         "import sys; sys.stdin.readline()\n"
-        "from pathlib import Path; from runner.host_readings import read_host\n"
+        "from pathlib import Path; from runner.admission.readings import read_host\n"
         "found = read_host(Path('.')); print(found.memory_total_bytes, found.memory_available_bytes)"
     )
     with group_of_version_1() as group:

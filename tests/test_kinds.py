@@ -10,14 +10,14 @@ import pytest
 from runner.disturbance import DisturbanceLimits
 from runner.errors import HostError, UsageError
 from runner.events import Validity
-from runner.kinds import qemu, qemu_by_mailbox, qemu_over_ssh, simulated, without_host
+from runner.machines.kinds import qemu, qemu_by_mailbox, qemu_over_ssh, simulated, without_host
+from runner.machines.station import MachineKind, Station
 from runner.qemu.host import QemuHost
 from runner.sessions.base import AbstractSession
 from runner.sessions.mailbox import MailboxSession
 from runner.sessions.simulation import SimulationSession
 from runner.sessions.ssh import SshSession
 from runner.specs import Clock, QemuSpec, Reach, Reset
-from runner.station import MachineKind, Station
 from tests.bench_host import PeerHost
 from tests.qemu_guests import guest_spec
 

@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.log_lines import clean, last_lines, search
+from runner.text.log_lines import clean, last_lines, search
 
 
 @given(st.text(max_size=2000))

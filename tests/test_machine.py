@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from runner.data.reuse import EarlierRun
 from runner.deadline import Deadline
 from runner.disturbance import ClockPair, DisturbanceLimits
 from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UnrepeatableError, UsageError
 from runner.events import Event, JobEvent, Outcome, Run, RunResult, Validity
-from runner.fleet import Phase
+from runner.faults.recovery import Recovery
 from runner.identity import measurement_identity
-from runner.kinds import simulated
-from runner.lease import Job
-from runner.machine import Machine
+from runner.machines.fleet import Phase
+from runner.machines.kinds import simulated
+from runner.machines.machine import Machine
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.queue import JobQueue
-from runner.recovery import Recovery
-from runner.reuse import EarlierRun
+from runner.queue.jobs import JobQueue
+from runner.queue.lease import Job
+from runner.queue.taskset_queue import TaskSetQueue
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy, Reset
-from runner.station import MachineKind
-from runner.taskset_queue import TaskSetQueue
 from tests.bench_host import Benches, BenchHost, BoxedSimulation, fault
 from tests.fleet_samples import HANG_S, Sets, Tally, distributor, eventually, one, phases, wait_to_end
 
@@ -284,7 +284,7 @@ def test_a_killed_machine_cannot_be_reopened(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_machine_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "runner.machine")
+    caplog.set_level(logging.INFO, "runner.machines.machine")
     machine, _, _ = alone(tmp_path, jobs(one()), Benches().kind())
     machine.start()
     machine.join(HANG_S)

@@ -29,8 +29,8 @@ from runner.events import (
     TaskDoneEvent,
 )
 from runner.model import MAX_TASKS, OverrunPolicy, Policy, Task, TaskSet
+from runner.task_loader.wire import Hello
 from runner.units import NS_PER_MS
-from runner.wire import Hello
 from tests.mailbox_peer import MailboxPeer, Objection, measured, packed_record, pages, resealed
 from tests.strategies import small_tasksets, tasksets
 

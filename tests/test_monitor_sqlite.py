@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from runner import ledger, schema
+from runner.data import ledger, schema
 from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
 from runner.events import EndEvent, ExitType, JobEvent, Outcome, Run, StartEvent, Validity
 from runner.model import TaskSet

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from runner import schema
+from runner.data import schema
+from runner.data.parquet import write_parquet
+from runner.data.schema import Kind
 from runner.errors import Fault, HostError, RunnerError, UsageError
 from runner.events import EndEvent, ExitType, RefusedEvent, Run, RunResult, StartEvent, Validity
-from runner.incidents import Incident
+from runner.faults.incidents import Incident
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.parquet import write_parquet
-from runner.schema import Kind
 from tests.monitor_samples import MS, failed, good, job, run, taskset
 
 ARROW_TYPES = {
@@ -152,7 +152,7 @@ import resource, sys
 from pathlib import Path
 from tests.monitor_samples import *
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.parquet import write_parquet
+from runner.data.parquet import write_parquet
 import pyarrow.parquet
 path = Path(sys.argv[1])
 jobs = tuple([job(0, idx, 1 * MS) for idx in range(20_000)])
@@ -202,7 +202,7 @@ def test_files_that_are_there_stay_whole_when_new_ones_cannot_be_written(tmp_pat
 import resource, sys
 from pathlib import Path
 from runner.errors import HostError
-from runner.parquet import write_parquet
+from runner.data.parquet import write_parquet
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
     write_parquet(Path(sys.argv[1]), Path(sys.argv[2]))

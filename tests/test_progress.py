@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.data.progress import read_progress
 from runner.errors import Fault, GuestDied, MachineKilled, RunnerError, TaskSetError, UsageError
 from runner.events import ExitType, JobRecord, Outcome, Run, RunResult
-from runner.incidents import Incident
-from runner.lease import Job, Lease
+from runner.faults.incidents import Incident
+from runner.faults.tries import Tries
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
 from runner.monitors.summary import SummaryMonitor
-from runner.progress import read_progress
-from runner.taskset_queue import TaskSetQueue
-from runner.tries import Tries
+from runner.queue.lease import Job, Lease
+from runner.queue.taskset_queue import TaskSetQueue
 from tests.fleet_samples import Sets, one
 from tests.monitor_samples import failed
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.paths import RunPaths
-from runner.pulse import Pulse, read_pulse
-from runner.run_lock import RunLock
+from runner.run_folder.lock import RunLock
+from runner.run_folder.paths import RunPaths
+from runner.run_folder.pulse import Pulse, read_pulse
 
 
 def write(folder: Path, **content: object) -> RunPaths:

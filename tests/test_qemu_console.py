@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from runner import console
-from runner.attachment import LEAVE
 from runner.deadline import Deadline
 from runner.errors import ProtocolError, UsageError
+from runner.operator.attachment import LEAVE
 from runner.qemu.console_link import LINK_NAME, read_link, write_link
 from runner.qemu.host import QemuHost
 from runner.specs import Reach

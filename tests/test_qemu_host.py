@@ -26,7 +26,7 @@ from runner.errors import (
     SessionLost,
     UsageError,
 )
-from runner.hosts import BootKind, HostPhase
+from runner.hosts.base import BootKind, HostPhase
 from runner.mailbox import write_request
 from runner.qemu.console_link import read_link
 from runner.qemu.host import QemuHost

@@ -17,7 +17,7 @@ import pytest
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied, SessionLost
-from runner.hosts import SshCredentials
+from runner.hosts.base import SshCredentials
 from runner.qemu import confinement
 from runner.qemu.architectures import ARCHITECTURES
 from runner.qemu.host import QemuHost

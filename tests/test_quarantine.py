@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runner.errors import BootFailed, Fault
-from runner.quarantine import FIRST_ROUNDS, Failures, Standing, hopeless
+from runner.faults.quarantine import FIRST_ROUNDS, Failures, Standing, hopeless
 from runner.specs import MachinePolicy
 
 

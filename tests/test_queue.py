@@ -25,11 +25,11 @@ from runner.errors import (
     TaskSetError,
     UsageError,
 )
-from runner.lease import Job, Lease
 from runner.model import TaskSet
 from runner.monitors.channel import MonitorChannel
-from runner.queue import JobQueue
-from runner.taskset_queue import TaskSetQueue
+from runner.queue.jobs import JobQueue
+from runner.queue.lease import Job, Lease
+from runner.queue.taskset_queue import TaskSetQueue
 from tests.fleet_samples import HANG_S, Sets, eventually, one
 
 

@@ -22,13 +22,13 @@ from runner.errors import (
     SessionLost,
 )
 from runner.events import Event, Run, Validity
-from runner.fleet import Phase
-from runner.incidents import Incident
+from runner.faults.incidents import Incident
+from runner.faults.recovery import SAME_GUEST, STEPS, Recovery
+from runner.machines.fleet import Phase
+from runner.machines.station import MachineKind
 from runner.model import TaskSet
-from runner.recovery import SAME_GUEST, STEPS, Recovery
 from runner.sessions.simulation import SimulationSession
 from runner.specs import MachinePolicy, Reset
-from runner.station import MachineKind
 from tests.bench_host import Benches, fault
 from tests.fleet_samples import (
     HANG_S,

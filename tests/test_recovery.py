@@ -19,7 +19,7 @@ from runner.errors import (
     RunnerError,
     SessionLost,
 )
-from runner.recovery import BOUNDS, SAME_GUEST, STEPS, Ladder, Recovery, least_step
+from runner.faults.recovery import BOUNDS, SAME_GUEST, STEPS, Ladder, Recovery, least_step
 
 #: What the machines that there are can do.
 POSSIBLE = (frozenset(STEPS), frozenset(STEPS) - SAME_GUEST, frozenset({Recovery.TASK_LOADER}))

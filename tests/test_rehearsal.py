@@ -18,8 +18,9 @@ from threading import Thread
 
 import pytest
 
+from runner.data.reuse import RESULTS_NAME
 from runner.errors import UsageError
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.rehearsal.catalogue import FAULTS, named
 from runner.rehearsal.clock_shift import VARIABLE, build, shift
 from runner.rehearsal.comparison import differences, read_data_set
@@ -33,7 +34,6 @@ from runner.rehearsal.source import FirstSets
 from runner.rehearsal.switchboard import Switchboard
 from runner.rehearsal.tampered_host import TamperedHost
 from runner.rehearsal.trial import planned
-from runner.reuse import RESULTS_NAME
 from tests.cli import run_cli
 from tests.fleet_samples import HANG_S, Sets
 

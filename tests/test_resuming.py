@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner.config_record import RunRecord, read_record
+from runner.config.record import RunRecord, read_record
+from runner.config.resuming import config_changes, refuse_changes
 from runner.errors import UsageError
-from runner.resuming import config_changes, refuse_changes
 
 HYDRA: dict[str, Any] = {
     "overrides": {"task": [], "hydra": []},

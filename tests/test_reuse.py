@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner import schema
+from runner.data import schema
+from runner.data.reuse import EarlierRun
 from runner.errors import RunnerError, UnrepeatableError, UsageError
 from runner.events import (
     EndEvent,
@@ -33,7 +34,6 @@ from runner.events import (
 from runner.exit_codes import ExitCode
 from runner.model import TaskSet
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.reuse import EarlierRun
 from tests.cli import run_cli
 from tests.fleet_samples import HANG_S
 from tests.monitor_samples import MS, failed, good, run, taskset

@@ -15,14 +15,14 @@ import pytest
 
 from runner.errors import UsageError
 from runner.qemu.console_link import LINK_NAME, write_link
-from runner.run_lock import RunLock, clear_leftovers
+from runner.run_folder.lock import RunLock, clear_leftovers
 from tests.cli import ROOT
 
 #: Takes the lock, and keeps it until its input ends; a child of its own, which it leaves, goes on sleeping.
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from runner.run_lock import RunLock
+from runner.run_folder.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)

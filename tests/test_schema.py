@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import rows, schema, views
+from runner.data import rows, schema, views
+from runner.data.schema import Kind
 from runner.events import (
     Disturbance,
     EndEvent,
@@ -24,7 +25,6 @@ from runner.events import (
     Validity,
 )
 from runner.model import Policy, Provenance, Task, TaskSet
-from runner.schema import Kind
 from tests.monitor_samples import MS, failed, good, job, run, taskset
 
 PYTHON_TYPES: dict[Kind, type | tuple[type, ...]] = {

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from runner import Distributor, qemu_by_mailbox, simulated, with_screens
-from runner.attachment import attach
 from runner.deadline import Deadline
 from runner.errors import HostError, UsageError
+from runner.operator.attachment import attach
+from runner.operator.screen import ScreenSession, check_screen
 from runner.qemu.console_link import read_link, write_link
 from runner.qemu.host import QemuHost
-from runner.screen import ScreenSession, check_screen
 from runner.specs import Reach
 from tests.cli import run_cli
 from tests.fleet_samples import Sets, Tally
@@ -110,7 +110,7 @@ def test_a_session_follows_the_console_from_guest_to_guest(tmp_path):
 
 
 def test_a_session_that_screen_cannot_end_is_ended_by_force(tmp_path, monkeypatch):
-    monkeypatch.setattr("runner.screen._END_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("runner.operator.screen._END_TIMEOUT_S", 0.5)
     with ScreenSession("qemu1", tmp_path / "machines" / "qemu1") as session:
         assert eventually(lambda: listed() == ["qemu1"], within_s=PATIENCE_S)
         assert session.pid is not None
@@ -131,7 +131,7 @@ def test_kill_9_of_the_runner_leaves_no_session(tmp_path):
     script = f"""
 import sys, time
 from pathlib import Path
-from runner.screen import ScreenSession
+from runner.operator.screen import ScreenSession
 with ScreenSession("qemu1", Path({str(tmp_path)!r}) / "machines" / "qemu1"):
     print("up", flush=True)
     time.sleep(600)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.config.masking import Masking
 from runner.errors import UsageError
-from runner.masking import Masking
-from runner.secrets import literal_secrets, masked, masked_values, secret_values
+from runner.text.secrets import literal_secrets, masked, masked_values, secret_values
 
 #: Whatever a password may be made of; long enough not to stand in a text by chance.
 SECRETS = st.text(string.ascii_letters + string.digits + "!%&*+-./:;<=>?@[]^_{}|~#$'\"\\", min_size=8).map(

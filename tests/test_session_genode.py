@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from runner.board import BoardHost
 from runner.deadline import Deadline
 from runner.errors import InfrastructureError, ProtocolError, SessionLost, TaskSetError, UsageError
 from runner.events import EndEvent, ExitType
+from runner.hosts.board import BoardHost
 from runner.model import OverrunPolicy, Task, TaskSet
 from runner.sessions.base import AbstractSession
 from runner.sessions.genode import GenodeSession

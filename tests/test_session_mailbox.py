@@ -26,7 +26,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import ExitType, RefusedEvent, StartEvent
-from runner.hosts import AbstractHost, HostPhase
+from runner.hosts.base import AbstractHost, HostPhase
 from runner.model import OverrunPolicy, Policy, TaskSet
 from runner.qemu.host import QemuHost
 from runner.sessions.base import AbstractSession

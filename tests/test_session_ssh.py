@@ -29,7 +29,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import Disturbance, ExitType, JobEvent
-from runner.hosts import AbstractHost, HostPhase
+from runner.hosts.base import AbstractHost, HostPhase
 from runner.model import Task, TaskSet
 from runner.qemu.console_link import read_link
 from runner.qemu.host import QemuHost
@@ -37,8 +37,8 @@ from runner.qemu.noise import NoiseMeter
 from runner.sessions.base import AbstractSession
 from runner.sessions.ssh import SshSession
 from runner.specs import Clock, Reach
+from runner.task_loader.wire import VERSION
 from runner.units import NS_PER_MS, NS_PER_S, NS_PER_US
-from runner.wire import VERSION
 from tests.qemu_guests import PATIENCE_S, exiting, guest_spec
 from tests.session_contract import MS, OnGuest, Transcript, endless, execution, one_shot, periodic, run
 from tests.ssh_endpoint import Endpoint, new_key, public_line

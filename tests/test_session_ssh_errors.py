@@ -31,12 +31,12 @@ from runner.errors import (
     SessionLost,
     UsageError,
 )
-from runner.hosts import SshCredentials
+from runner.hosts.base import SshCredentials
 from runner.model import TaskSet
 from runner.sessions.ssh import SshSession
 from runner.sessions.ssh_connection import LIBRARY_ERRORS, translate
+from runner.task_loader.wire import VERSION
 from runner.units import NS_PER_MS, NS_PER_S
-from runner.wire import VERSION
 from tests.session_contract import MS, endless, one_shot, run
 from tests.ssh_endpoint import Endpoint, new_key, public_line
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.signals import OperatorSignals
+from runner.operator.signals import OperatorSignals
 from tests.fleet_samples import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Prints what it is told; ends at `kill`, or when nothing was said for long.
 PROGRAM = """
 import sys, threading
-from runner.signals import OperatorSignals
+from runner.operator.signals import OperatorSignals
 
 killed = threading.Event()
 

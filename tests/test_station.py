@@ -10,10 +10,10 @@ import pytest
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, GuestDied, HostError, MachineKilled, RunnerError, SessionLost
-from runner.hosts import HostPhase
+from runner.hosts.base import HostPhase
+from runner.machines.station import MachineKind, Station, Stations
 from runner.sessions.simulation import SimulationSession
 from runner.specs import Reset
-from runner.station import MachineKind, Station, Stations
 from tests.bench_host import Benches, BenchHost, BoxedSimulation, fault
 from tests.fleet_samples import HANG_S, Plan, eventually, failing, faulty_kind, kind_of
 
@@ -288,7 +288,7 @@ def test_a_kind_says_how_often_its_stations_are_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line for a fleet of a million task sets."""
-    caplog.set_level("INFO", "runner.machine")
+    caplog.set_level("INFO", "runner.machines.machine")
     kinds: list[tuple[MachineKind, int]] = [
         (Benches().kind(reset=Reset.TASKSET), 1),
         (Benches().kind(reset=Reset.MACHINE), 5),

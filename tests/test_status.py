@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from runner.control import Control
-from runner.fleet import FleetState, MachineState, Phase, RunState
-from runner.recovery import Recovery
-from runner.status import INTERVAL_S, StatusWriter
+from runner.faults.recovery import Recovery
+from runner.machines.fleet import FleetState, MachineState, Phase, RunState
+from runner.operator.control import Control
+from runner.operator.status import INTERVAL_S, StatusWriter
 from tests.fleet_samples import eventually
 
 

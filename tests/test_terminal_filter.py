@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import GuestDied
-from runner.excerpt import printable, printable_line
-from runner.terminal_filter import TerminalFilter
+from runner.text.excerpt import printable, printable_line
+from runner.text.terminal_filter import TerminalFilter
 
 # Whatever xterm lets a program do beside showing text: control characters, two-character escapes and sequences.
 CONTROL = re.compile(r"\x1b\[[^@-~]*[@-~]|\x1b[ -/]*.|[\x00-\x1f\x7f-\x9f]", re.S)

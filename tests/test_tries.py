@@ -14,7 +14,7 @@ from runner.errors import (
     RunnerError,
     UsageError,
 )
-from runner.tries import HOST_PAUSE_S, SICK_FROM, Experience, Others, Tries
+from runner.faults.tries import HOST_PAUSE_S, SICK_FROM, Experience, Others, Tries
 
 BOUNDS = {Fault.TASKSET: 3, Fault.GUEST: 5, Fault.HOST: 10}
 errors = st.sampled_from(

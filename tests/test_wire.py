@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import wire
-from runner.decoder import Decoder
 from runner.errors import InfrastructureError, ProtocolError, RunnerError, TaskSetError
 from runner.events import (
     EndEvent,
@@ -25,8 +23,9 @@ from runner.events import (
 )
 from runner.model import WORKLOADS, OverrunPolicy, Policy, Task, TaskSet
 from runner.simulator import Simulation
-from runner.units import NS_PER_MS
-from runner.wire import (
+from runner.task_loader import wire
+from runner.task_loader.decoder import Decoder
+from runner.task_loader.wire import (
     MAX_LINE_BYTES,
     Accepted,
     Ended,
@@ -41,6 +40,7 @@ from runner.wire import (
     ping,
     refused,
 )
+from runner.units import NS_PER_MS
 from tests.strategies import small_tasksets, tasksets
 
 MS = NS_PER_MS

@@ -9,9 +9,9 @@ from typing import NoReturn
 from xml.sax.saxutils import escape
 
 from runner.errors import TaskSetError
-from runner.excerpt import excerpt
 from runner.genode.framing import MAX_BINARY_BYTES, NAME_BYTES
 from runner.model import OverrunPolicy, Policy, Task, TaskSet
+from runner.text.excerpt import excerpt
 from runner.units import NS_PER_MS
 
 LOWEST_PRIORITY = 127

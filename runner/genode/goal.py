@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.parsers import expat
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt
+from runner.text.excerpt import excerpt
 
 MAX_GOAL_BYTES = 1 << 16
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from xml.parsers import expat
 
 from runner.errors import ProtocolError
-from runner.excerpt import excerpt
+from runner.text.excerpt import excerpt
 from runner.units import MAX_TIME_NS, NS_PER_MS
 
 _END = b"</profile>"

@@ -7,8 +7,6 @@ from itertools import pairwise
 from typing import NamedTuple, NoReturn
 from zlib import crc32
 
-from runner import wire
-from runner.decoder import Decoder
 from runner.errors import ProtocolError
 from runner.events import Event, JobRecord, RefusedEvent, TaskDoneEvent
 from runner.mailbox.layout import (
@@ -38,6 +36,8 @@ from runner.mailbox.layout import (
     max_records,
 )
 from runner.model import MAX_TASKS, TaskSet
+from runner.task_loader import wire
+from runner.task_loader.decoder import Decoder
 
 
 class NoReply(ProtocolError):

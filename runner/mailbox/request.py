@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from zlib import crc32
 
-from runner import wire
 from runner.errors import TaskSetError
 from runner.mailbox.layout import (
     CRC_BYTES,
@@ -28,6 +27,7 @@ from runner.mailbox.layout import (
     page_ceil,
 )
 from runner.model import TaskSet
+from runner.task_loader import wire
 
 
 def write_request(region: Region, taskset: TaskSet, *, sequence: int, files: Mapping[str, bytes]) -> None:

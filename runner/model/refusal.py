@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt, printable
+from runner.text.excerpt import excerpt, printable
 
 MAX_NAME_CHARS = 200
 _E = TypeVar("_E", bound=StrEnum)

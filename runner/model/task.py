@@ -12,8 +12,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
-from runner.excerpt import excerpt
 from runner.model.refusal import can_be_passed, check, check_name, member_of, refusal
+from runner.text.excerpt import excerpt
 from runner.units import MAX_TIME_NS, NS_PER_S
 
 MAX_CPUS = 64

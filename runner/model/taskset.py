@@ -11,9 +11,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from runner.excerpt import excerpt
 from runner.model.refusal import check, check_name, member_of, refusal
 from runner.model.task import Policy, Task
+from runner.text.excerpt import excerpt
 from runner.units import MAX_TIME_NS
 
 MAX_TASKS = 64

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
-from runner.fleet import FleetState
-from runner.incidents import Incident
-from runner.submission import Submission
+from runner.faults.incidents import Incident
+from runner.machines.fleet import FleetState
+from runner.queue.submission import Submission
 
 
 class AbstractMonitor:

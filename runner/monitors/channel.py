@@ -7,9 +7,9 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
-from runner.incidents import Incident
+from runner.faults.incidents import Incident
 from runner.monitors.listener import Listener
-from runner.submission import Submission
+from runner.queue.submission import Submission
 
 #: Method, who hears it, with what.
 Call = tuple[str, tuple[Listener, ...], tuple[Any, ...]]

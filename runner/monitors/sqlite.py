@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from runner.data.ledger import Ledger
+from runner.data.parquet import write_parquet
+from runner.data.record import Begun, Entry, Noted, Record, Submitted
 from runner.errors import RunnerError
 from runner.events import Event, JobEvent, Run, RunResult
-from runner.incidents import Incident
-from runner.ledger import Ledger
+from runner.faults.incidents import Incident
 from runner.monitors.base import AbstractMonitor
-from runner.parquet import write_parquet
-from runner.record import Begun, Entry, Noted, Record, Submitted
-from runner.submission import Submission
+from runner.queue.submission import Submission
 
 
 class SQLiteMonitor(AbstractMonitor):
-    """Keep the ledger: what has become of every task set, with its data in the tables of `runner.schema`, in one file.
+    """Keep the ledger: what has become of every task set, with its data in the tables of `runner.data.schema`, in one file.
 
     Guarantees: the rows of an attempt and what it makes of its set appear at once, whenever a reader looks and however the
     runner ends; whatever was reported is in the file at most `commit_interval_s` later, or sooner, as soon as nothing else waits.

@@ -6,12 +6,12 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TextIO
 
+from runner.data.progress import PastSet
 from runner.errors import RunnerError
 from runner.events import Run, RunResult
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.digest import Digest, counted
-from runner.progress import PastSet
 
 # A table of more lines is not read, and every line costs memory.
 MAX_ROWS = 30

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, ProtocolError
+from runner.files.private import write_private
 from runner.mailbox import NoReply, read_hello
-from runner.private import write_private
 from runner.qemu.berth import Berth
 from runner.qemu.command import Hardware, KernelBoot, SnapshotRestore, build_command
 from runner.qemu.confinement import for_qemu

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runner.durable import read_json, replace_text
 from runner.errors import ProtocolError, UsageError
+from runner.files.durable import read_json, replace_text
 
 LINK_NAME = "console.json"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import Fault
-from runner.log_lines import clean
+from runner.text.log_lines import clean
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, HostError, ProtocolError, UsageError
+from runner.faults.recovery import Recovery
+from runner.files.private import make_private
 from runner.genode import PORT
-from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
-from runner.private import make_private
+from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
 from runner.qemu.berth import Berth
 from runner.qemu.confinement import for_qemu
 from runner.qemu.console_link import write_link
@@ -23,7 +24,6 @@ from runner.qemu.emulator import Emulator
 from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.shared_memory import COPIES
-from runner.recovery import Recovery
 from runner.specs import Accelerator, Clock, GenodeSpec
 
 # HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  3001  0  0`.

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, UsageError
-from runner.hosts import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.faults.recovery import Recovery
+from runner.files.private import make_private
+from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
 from runner.network import attachment
-from runner.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
@@ -28,7 +29,6 @@ from runner.qemu.killswitch import KillSwitch
 from runner.qemu.probe import choose_acceleration, find_binary
 from runner.qemu.shared_memory import MailboxMemory, Memory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
-from runner.recovery import Recovery
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
 
 # HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.

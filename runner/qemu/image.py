@@ -9,8 +9,8 @@ import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runner.durable import MAX_BYTES, parse_json, read_start
 from runner.errors import HostError
+from runner.files.durable import MAX_BYTES, parse_json, read_start
 from runner.qemu.architectures import ARCHITECTURES, architecture
 
 # What the fields of image.json mean; another number is another layout.

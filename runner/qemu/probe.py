@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.durable import read_json, replace_text
 from runner.errors import BootFailed, HostError
-from runner.private import make_private
+from runner.files.durable import read_json, replace_text
+from runner.files.private import make_private
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import boot

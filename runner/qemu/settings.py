@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner import wire
 from runner.errors import HostError
 from runner.qemu.architectures import architecture
 from runner.qemu.command import Hardware, normal_command
@@ -15,6 +14,7 @@ from runner.qemu.contradictions import check_spec
 from runner.qemu.image import GuestImage
 from runner.qemu.probe import find_binary
 from runner.specs import Accelerator, QemuSpec
+from runner.task_loader import wire
 
 # `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`
 _VERSION = re.compile(r"QEMU emulator version (.+)")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.deadline import Deadline
-from runner.durable import read_json
 from runner.errors import BootFailed, HostError, HostShortage
-from runner.private import make_private, write_private
+from runner.files.durable import read_json
+from runner.files.private import make_private, write_private
 from runner.qemu.killswitch import KillSwitch
 
 #: Layout of a snapshot's folder; another number makes new snapshots.

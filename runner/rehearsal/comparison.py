@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.audit import audit
-from runner.database import open_database, unreadable
+from runner.data.audit import audit
+from runner.data.database import open_database, unreadable
 
 _SHOWN = 3
 Place = tuple[int, int, int]

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from runner.data.reuse import RESULTS_NAME
 from runner.rehearsal.clock_shift import VARIABLE, build, can_be_built, shift
 from runner.rehearsal.fault import Fault, Injection
 from runner.rehearsal.link import Call
 from runner.rehearsal.mount_namespace import creating
 from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
-from runner.reuse import RESULTS_NAME
 from runner.units import NS_PER_S
 
 # In MiB: more than a run of a few sets takes, and than it wants to have left.

@@ -8,9 +8,9 @@ import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
-from runner import control
 from runner.exit_codes import ExitCode
-from runner.fleet import RunState
+from runner.machines.fleet import RunState
+from runner.operator import control
 from runner.rehearsal.emulator_faults import END_S
 from runner.rehearsal.fault import WAIT, Fault, Injection
 from runner.rehearsal.link import Call

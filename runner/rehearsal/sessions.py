@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from runner import wire
 from runner.deadline import Deadline
 from runner.errors import Fault, GuestDied, RunnerError, SessionLost
 from runner.events import Event
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.model import TaskSet
 from runner.rehearsal.link import ask
 from runner.rehearsal.qmp_sockets import shut_monitors
@@ -20,6 +19,7 @@ from runner.rehearsal.tampered_host import GARBAGE, TORN, TamperedHost
 from runner.sessions.mailbox import MailboxSession
 from runner.sessions.simulation import SimulationSession
 from runner.sessions.ssh import TASK_LOADER, SshSession
+from runner.task_loader import wire
 
 #: Answers after a set was handed over: of QEMU's monitors, and, where there is no guest, of what a guest would have done.
 SHUT_QMP = "shut_qmp"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from runner.deadline import Deadline
 from runner.errors import GuestDied
-from runner.hosts import AbstractHost, HostFacts, HostPhase, SshCredentials
+from runner.faults.recovery import Recovery
+from runner.hosts.base import AbstractHost, HostFacts, HostPhase, SshCredentials
 from runner.mailbox.layout import GUEST, GUEST_AT
-from runner.recovery import Recovery
 from runner.rehearsal.link import ask
 
 #: Answers at the bell: what to do to the guest's reply before it is read; a seed may follow.

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.data.reuse import RESULTS_NAME
 from runner.errors import RunnerError
 from runner.rehearsal.comparison import DataSet, differences, read_data_set
 from runner.rehearsal.fault import DONE, Fault, Injection
 from runner.rehearsal.leftovers import fingerprint, leftovers
 from runner.rehearsal.scene import Scene
 from runner.rehearsal.setup import Setup
-from runner.reuse import RESULTS_NAME
 
 # Whatever a run without faults takes, one with faults may take so much more, beside their deadlines.
 _SLOWER, _MORE_S = 10.0, 120.0

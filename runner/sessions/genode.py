@@ -41,7 +41,7 @@ from runner.genode import (
     packages,
     parse_profile,
 )
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.units import NS_PER_S

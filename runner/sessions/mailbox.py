@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from runner import mailbox, wire
+from runner import mailbox
 from runner.deadline import Deadline
 from runner.errors import Fault, GuestDied, RunnerError, TaskSetError, UsageError
 from runner.events import Event
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.specs import Reach
+from runner.task_loader import wire
 
 
 class MailboxSession(AbstractSession):

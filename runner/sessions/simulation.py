@@ -11,10 +11,10 @@ from typing import ClassVar
 from runner.deadline import Deadline
 from runner.errors import RunnerError, SessionLost, UsageError
 from runner.events import EndEvent, Event, JobEvent, TaskDoneEvent
-from runner.excerpt import excerpt
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.simulator import Simulation
+from runner.text.excerpt import excerpt
 from runner.units import NS_PER_S
 
 

@@ -13,9 +13,7 @@ from pathlib import Path
 import fabric
 import paramiko
 
-from runner import wire
 from runner.deadline import Deadline
-from runner.decoder import Decoder
 from runner.disturbance import ClockPair
 from runner.errors import (
     Fault,
@@ -27,11 +25,13 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import EndEvent, Event
-from runner.hosts import AbstractHost
+from runner.hosts.base import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
 from runner.sessions.bounded_socket import BoundedSocket
 from runner.sessions.ssh_connection import LIBRARY_ERRORS, connection_over, translate
+from runner.task_loader import wire
+from runner.task_loader.decoder import Decoder
 
 TASK_LOADER = "exec taskloader serve"
 UPLOAD_FOLDER = "/run/workloads"

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlg
 
 from runner.deadline import Deadline
 from runner.errors import SHORTAGES, Fault, HostError, InfrastructureError, SessionLost
-from runner.hosts import SshCredentials
+from runner.hosts.base import SshCredentials
 
 #: Everything that leaves Fabric, paramiko and the sockets below them for reasons outside this program. paramiko hands its caller
 #: whatever its own thread stumbled over, so a peer that sends nonsense raises any of the last five.

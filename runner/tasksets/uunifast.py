@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt
 from runner.model import OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
 from runner.model.task import MAX_JOBS_PER_TASK
 from runner.model.taskset import MAX_PRIORITY_LEVELS, MAX_TASKS
 from runner.tasksets.written import member, time_ns
+from runner.text.excerpt import excerpt
 from runner.units import MAX_TIME_NS, NS_PER_US
 
 # The kernel takes no SCHED_DEADLINE runtime below 1,024 ns; the same floor for all policies keeps the sets comparable.

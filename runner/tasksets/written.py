@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any, TypeGuard, TypeVar
 
 from runner.errors import UsageError
-from runner.excerpt import excerpt
 from runner.model import WorkloadArg
+from runner.text.excerpt import excerpt
 from runner.units import parse_bytes, parse_ns
 
 E = TypeVar("E", bound=StrEnum)

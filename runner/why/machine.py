@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from runner.data.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
 from runner.errors import UsageError
-from runner.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
-from runner.log_lines import Excerpt, search
-from runner.paths import RunPaths
-from runner.pulse import MachinePulse, read_pulse
 from runner.qemu.failure import tail
+from runner.run_folder.paths import RunPaths
+from runner.run_folder.pulse import MachinePulse, read_pulse
+from runner.text.log_lines import Excerpt, search
 from runner.why.page import (
     Page,
     Section,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.history import FaultCount, IncidentRow
-from runner.log_lines import Excerpt, clean
+from runner.data.history import FaultCount, IncidentRow
+from runner.text.log_lines import Excerpt, clean
 
 _MAX_LINE_CHARS = 1000
 

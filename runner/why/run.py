@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.history import DataSet, RunHistory, run_history
-from runner.log_lines import Excerpt, search
-from runner.paths import RunPaths
-from runner.pulse import Pulse, read_pulse
+from runner.data.history import DataSet, RunHistory, run_history
+from runner.run_folder.paths import RunPaths
+from runner.run_folder.pulse import Pulse, read_pulse
+from runner.text.log_lines import Excerpt, search
 from runner.why.page import (
     Page,
     Section,

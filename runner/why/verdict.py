@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from runner.data.set_history import Measured, Miss, Place, SetHistory
 from runner.events import ExitType, Outcome
-from runner.pulse import Pulse
-from runner.set_history import Measured, Miss, Place, SetHistory
+from runner.run_folder.pulse import Pulse
 from runner.units import shown_ns
 from runner.why.page import counted, first_line
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.audit import audit
+from runner.data.audit import audit
 from runner.errors import RunnerError
 
 _DATABASE = "results.sqlite"

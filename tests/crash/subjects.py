@@ -12,17 +12,17 @@ from typing import ClassVar
 from omegaconf import DictConfig, read_write
 
 from runner import cli
-from runner.config_composer import ConfigComposer, ConfigPlaces
-from runner.config_schemas import register_schemas
+from runner.config.composer import ConfigComposer, ConfigPlaces
+from runner.config.schemas import register_schemas
+from runner.data.progress import read_progress
 from runner.distributor import Distributor
 from runner.exit_codes import ExitCode
-from runner.kinds import qemu_by_mailbox, without_host
+from runner.machines.kinds import qemu_by_mailbox, without_host
+from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.paths import RunPaths
-from runner.progress import read_progress
+from runner.run_folder.paths import RunPaths
 from runner.specs import MachinePolicy
-from runner.station import MachineKind
 from runner.tasksets import UUniFastTaskSets
 from tests.cli import ROOT
 from tests.crash.samples import FailingSession, Witness

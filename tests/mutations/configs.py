@@ -19,13 +19,13 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 
-from runner import config_schemas
 from runner.assembly import check
-from runner.config import to_plan
-from runner.config_composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
-from runner.config_errors import explained, is_config_error
-from runner.config_files import bound_config_files
-from runner.config_schemas import register_schemas
+from runner.config import schemas as config_schemas
+from runner.config.composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
+from runner.config.errors import explained, is_config_error
+from runner.config.files import bound_config_files
+from runner.config.plan import to_plan
+from runner.config.schemas import register_schemas
 from runner.errors import RunnerError
 from runner.exit_codes import ExitCode
 from tests.cli import environment

@@ -10,24 +10,24 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from runner.audit import audit
 from runner.check import lines_of
+from runner.config.resuming import complete_code, fact_changes, read_manifest, refuse_changes
+from runner.data.audit import audit
+from runner.data.parquet import write_parquet
+from runner.data.progress import read_progress
+from runner.data.reuse import EarlierRun
 from runner.errors import Fault, GuestDied, HostError, RunnerError, UsageError
 from runner.events import EndEvent, StartEvent, TaskDoneEvent, Validity
 from runner.exit_codes import ExitCode
-from runner.incidents import Incident
+from runner.faults.incidents import Incident
+from runner.faults.recovery import Recovery
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.parquet import write_parquet
-from runner.progress import read_progress
 from runner.qemu.console_link import LINK_NAME, ConsoleLink, read_link
 from runner.qemu.image import METADATA_NAME, GuestImage
 from runner.qemu.probe import remembered
 from runner.qemu.saved_state import loadable
 from runner.qemu.snapshot import Snapshot
-from runner.recovery import Recovery
-from runner.resuming import complete_code, fact_changes, read_manifest, refuse_changes
-from runner.reuse import EarlierRun
-from runner.submission import Submission
+from runner.queue.submission import Submission
 from runner.why import __main__ as why
 from tests.monitor_samples import MS, failed, good, run, taskset
 from tests.mutations.kind import Kind

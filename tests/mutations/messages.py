@@ -10,11 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from runner import mailbox, rows, schema, wire
-from runner.decoder import Decoder
+from runner import mailbox
+from runner.data import rows, schema
 from runner.errors import InfrastructureError, TaskSetError
 from runner.events import EndEvent, Event, JobEvent, Outcome, Run, RunResult
 from runner.model import OverrunPolicy, Policy, Task, TaskSet
+from runner.task_loader import wire
+from runner.task_loader.decoder import Decoder
 from runner.units import NS_PER_MS
 from tests.mailbox_peer import HELLO, MailboxPeer, measured, resealed
 from tests.mutations.feeder import unbounded_memory

@@ -15,7 +15,7 @@ import paramiko
 
 from runner.deadline import Deadline
 from runner.errors import InfrastructureError, TaskSetError
-from runner.hosts import SshCredentials
+from runner.hosts.base import SshCredentials
 from runner.qemu.qmp import Command, QmpMonitor
 from runner.sessions.ssh import SshSession
 from tests.mutations.kind import Kind

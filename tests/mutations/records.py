@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from runner.config_record import RunRecord, read_record
+from runner.config.record import RunRecord, read_record
+from runner.config.resuming import config_changes, merged, refuse_changes
 from runner.errors import UsageError
-from runner.resuming import config_changes, merged, refuse_changes
 from tests.mutations.kind import Kind
 from tests.mutations.texts import TASKSETS, mutated_yaml
 

@@ -13,12 +13,14 @@ from typing import Any
 import yaml
 from omegaconf._utils import get_yaml_loader
 
-from runner import control, rows, schema, wire
-from runner.control_watcher import ControlWatcher
+from runner.data import rows, schema
 from runner.errors import TaskSetError, UsageError
-from runner.fleet import RunState
 from runner.identity import measurement_identity
+from runner.machines.fleet import RunState
 from runner.model import TaskSet
+from runner.operator import control
+from runner.operator.control_watcher import ControlWatcher
+from runner.task_loader import wire
 from runner.tasksets.explicit import ExplicitTaskSets
 from tests.mutations.kind import Kind
 from tests.mutations.mutators import (

@@ -1,0 +1,1 @@
+"""Whether this computer can bear the run, and with how many machines."""

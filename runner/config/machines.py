@@ -1,0 +1,158 @@
+"""From the config's `machines` to the frozen specs of hosts, each value checked, and the values against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runner.admission.capacity import Reserves
+from runner.deadline import MAX_BUDGET_S
+from runner.disturbance import DisturbanceLimits
+from runner.errors import UsageError
+from runner.model.refusal import member_of
+from runner.network import plan_bridge
+from runner.specs import (
+    BoardSpec,
+    Clock,
+    Console,
+    GenodeSpec,
+    MachinePolicy,
+    NetworkKind,
+    NetworkSpec,
+    QemuSpec,
+    Reach,
+    Reset,
+)
+from runner.text.excerpt import excerpt
+
+MAX_MACHINES = 1000
+
+
+def check_counts(count: int, limit: int) -> None:
+    if not 1 <= limit <= MAX_MACHINES:
+        raise UsageError(
+            f"machines.limit is {excerpt(limit)}",
+            where="machines.limit",
+            next_step=f"set 1 … {MAX_MACHINES}",
+        )
+    if not 0 <= count <= limit:
+        raise UsageError(
+            f"machines.count is {excerpt(count)}, the limit is {limit}",
+            where="machines.count",
+            next_step=f"choose 0 … {limit}, or raise machines.limit",
+        )
+
+
+def to_network(machines: DictConfig) -> NetworkSpec:
+    """The frozen form of `machines.network`, checked for as many machines as there may be.
+
+    Raises:
+        UsageError: it contradicts itself or `machines.limit`; names the key in full.
+    """
+    values = {str(key): value for key, value in machines.network.items()}
+    values["kind"] = member_of(NetworkKind, values["kind"], "machines.network.kind")
+    spec = NetworkSpec(**values)
+    if spec.kind is NetworkKind.BRIDGE:
+        check_counts(machines.count, machines.limit)
+        plan_bridge(spec, machines.limit)
+    return spec
+
+
+def to_reset(machines: DictConfig) -> Reset:
+    reset = member_of(Reset, machines.reset, "machines.reset")
+    if reset is Reset.TASKSET and machines.host == "qemu" and machines.network.kind == NetworkKind.BRIDGE:
+        raise UsageError(
+            "machines.reset is taskset, for which a machine has a second guest made ready: on a bridge both would have one address",
+            where="machines.reset",
+            next_step="set machines.reset=machine, or machines/network=user",
+        )
+    return reset
+
+
+def to_qemu(config: DictConfig, reach: Reach, network: NetworkSpec) -> QemuSpec:
+    values = {str(key): value for key, value in config.items()}
+    for key in ("boot_timeout_s", "start_timeout_s"):
+        _require_positive(values[key], f"machines.qemu.{key}")
+    for key, null in (("ssh_port", "null for ports that are free"), ("genode_port", "null for none")):
+        if values[key] is not None and not 1 <= values[key] <= 65535:
+            raise UsageError(
+                f"machines.qemu.{key} is {excerpt(values[key])}, no TCP port",
+                where=f"machines.qemu.{key}",
+                next_step=f"choose 1 … 65535, or {null}",
+            )
+    values["clock"] = member_of(Clock, values["clock"], "machines.qemu.clock")
+    values["image"] = Path(values["image"]).absolute() if values["image"] is not None else None
+    return QemuSpec(**values, reach=reach, network=network)
+
+
+def to_genode(config: DictConfig) -> GenodeSpec:
+    values = {str(key): value for key, value in config.items()}
+    if values["image"] is None:
+        raise UsageError(
+            "machines.genode.image has no value",
+            where="machines.genode.image",
+            next_step="name the image.elf that your Genode build made",
+        )
+    values["image"] = Path(values["image"]).absolute()
+    values["clock"] = member_of(Clock, values["clock"], "machines.genode.clock")
+    return GenodeSpec(**values)
+
+
+def to_boards(config: DictConfig) -> BoardSpec:
+    _require_positive(config.power_timeout_s, "machines.board.power_timeout_s")
+    if config.vcpus is not None:
+        _require_positive(config.vcpus, "machines.board.vcpus")
+    return BoardSpec(
+        addresses=tuple(config.addresses),
+        power=tuple(config.power),
+        power_timeout_s=config.power_timeout_s,
+        vcpus=config.vcpus,
+    )
+
+
+def to_console(value: str, host: str) -> Console:
+    console = member_of(Console, value, "machines.console")
+    if console is Console.SCREEN and host != "qemu":
+        raise UsageError(
+            "machines.console is 'screen', but these machines have no console for it",
+            where="machines.console",
+            next_step="set machines.console=pty, or choose machines with a guest of ours",
+        )
+    return console
+
+
+def to_policy(config: DictConfig) -> MachinePolicy:
+    values = {str(key): value for key, value in config.items()}
+    for key, value in values.items():
+        _require_positive(value, f"machines.policy.{key}")
+    return MachinePolicy(**values)
+
+
+def to_limits(config: DictConfig) -> DisturbanceLimits:
+    return DisturbanceLimits(**_not_negative(config, "machines.disturbance"))
+
+
+def to_reserves(config: DictConfig) -> Reserves:
+    values = _not_negative(config, "machines.admission")
+    return Reserves(memory_mib=values["memory_reserve_mib"], disk_mib=values["disk_reserve_mib"])
+
+
+def _not_negative(config: DictConfig, key: str) -> dict[str, int]:
+    values = {str(name): value for name, value in config.items()}
+    for name, value in values.items():
+        if value < 0:
+            where = f"{key}.{name}"
+            raise UsageError(
+                f"{where} is {excerpt(value)}, must be 0 or more", where=where, next_step=f"set {where}=…"
+            )
+    return values
+
+
+def _require_positive(value: float, key: str) -> None:
+    if not 0 < value <= MAX_BUDGET_S:
+        raise UsageError(
+            f"{key} is {excerpt(value)}, must be more than 0, and at most {MAX_BUDGET_S:.0f}",
+            where=key,
+            next_step=f"set {key}=…",
+        )

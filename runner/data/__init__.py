@@ -1,0 +1,1 @@
+"""The data set of a run: its ledger, its tables, and what can be read from them."""

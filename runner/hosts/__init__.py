@@ -1,0 +1,1 @@
+"""What a machine spawns: the interface, and the hosts that are no QEMU."""

@@ -1,0 +1,1 @@
+"""Which task set runs next, and what has become of it."""

@@ -1,0 +1,1 @@
+"""The run folder: its names, its lock, what lies in it before and after a run."""

@@ -1,0 +1,1 @@
+"""The task loader's own protocol: what is said, and in which order."""

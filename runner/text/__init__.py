@@ -1,0 +1,1 @@
+"""Texts from outside and of secret content, made fit to be shown."""
