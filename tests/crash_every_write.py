@@ -37,6 +37,8 @@ def main() -> int:
     if LOADED not in os.environ:
         restart_with_shim(compiled(Path(tempfile.mkdtemp(prefix="crash-shim-"))))
     del os.environ["LD_PRELOAD"]
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix="crash-", dir=options.folder))
     subject = SUBJECTS[options.subject](workshop)
     began_s = time.monotonic()

@@ -34,6 +34,8 @@ _MAX_FURTHER_KILLS = 3
 def main() -> int:
     """Returns the exit code."""
     options = _options()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix="kill-", dir=options.folder))
     table = Table()
     for name, kind, n, n_at_once in (

@@ -40,7 +40,7 @@ from runner.specs import (
 )
 from runner.text.excerpt import excerpt
 
-CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
+CONF_FOLDER = Path(__file__).resolve().parents[2] / "conf"
 MAX_REPEAT = 1000
 _HOSTS = ("qemu", "genode_pbxa9", "genode_board", "none")
 #: Key of each section -> the schema whose keys it has, also where it refers to something else; None: any.

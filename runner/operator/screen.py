@@ -17,7 +17,7 @@ from runner.qemu.console_link import started_ticks
 
 # Each step of an end may take so long: asked, then by force.
 _END_TIMEOUT_S = 5.0
-_PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 
 def check_screen() -> None:
