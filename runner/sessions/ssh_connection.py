@@ -79,7 +79,7 @@ def connection_over(
         },
     )
     # What the library has to say, it raises as well; and a guest can have it say something with every packet.
-    quiet = logging.getLogger("runner.sessions.ssh.library")
+    quiet = logging.getLogger("runner.sessions.ssh.paramiko")
     quiet.setLevel(logging.CRITICAL)
     connection.client.set_log_channel(quiet.name)
     # Fabric accepts any host by default; ours must show the one key that its image holds.
