@@ -18,10 +18,10 @@ from runner.config.record import RunRecord, read_record
 from runner.config.resuming import Changes, complete_code, config_changes, read_manifest, refuse_changes
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode, exit_code_of
+from runner.paths import RunPaths
 from runner.run import execute
 from runner.run_folder.files import Resumption
 from runner.run_folder.lock import RunLock, clear_leftovers
-from runner.run_folder.paths import RunPaths
 
 # A sweep ends with the code that asks for attention most.
 _WORST_FIRST = (

@@ -30,7 +30,7 @@ from runner.config.schemas import register_schemas
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from runner.monitors.listener import MonitorThread
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 from runner.text.secrets import literal_secrets, masked
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from runner.errors import RunnerError, UsageError
 from runner.operator.attachment import attach
+from runner.paths import OUTPUTS, RunPaths, newest_run
 from runner.qemu.console_link import read_link, started_ticks
-from runner.run_folder.paths import OUTPUTS, RunPaths, newest_run
 
 
 def newest_run_with(machine: str, outputs: Path = OUTPUTS) -> Path:

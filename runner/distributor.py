@@ -19,7 +19,7 @@ from runner.errors import RunnerError, UsageError
 from runner.faults.evidence import EvidenceStore
 from runner.faults.incidents import Incident
 from runner.faults.quarantine import Standing
-from runner.machines.fleet import FleetState, RunState
+from runner.fleet import FleetState, RunState
 from runner.machines.kinds import qemu_by_mailbox
 from runner.machines.machine import Machine
 from runner.machines.roster import Roster
@@ -28,9 +28,9 @@ from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import MonitorChannel
 from runner.monitors.dispatcher import MonitorDispatcher
+from runner.paths import RunPaths
 from runner.queue.jobs import JobQueue, queue_of
 from runner.queue.lease import Job
-from runner.run_folder.paths import RunPaths
 from runner.shortage import as_shortage
 
 MACHINE_LIMIT = 7

@@ -16,7 +16,7 @@ from runner.data.reuse import EarlierRun
 from runner.distributor import Distributor
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode
-from runner.machines.fleet import FleetState, RunState
+from runner.fleet import FleetState, RunState
 from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.monitors.base import AbstractMonitor
@@ -27,9 +27,9 @@ from runner.operator.control import Control
 from runner.operator.control_watcher import ControlWatcher
 from runner.operator.signals import OperatorSignals
 from runner.operator.status import StatusWriter
+from runner.paths import RunPaths
 from runner.run_folder.files import Resumption, RunFiles
 from runner.run_folder.manifest import manifest
-from runner.run_folder.paths import RunPaths
 from runner.text.secrets import masked, masked_values
 
 # What the disk says to who writes to a file that is open: it names none.

@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
-    "model faults operator machines run_folder model.refusal model.task model.taskset machines.fleet specs"
-    " run_folder.paths operator.control"
+    "model faults operator machines run_folder model.refusal model.task model.taskset fleet specs"
+    " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
     "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views queue.submission qemu"
+    " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
     " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"

@@ -14,7 +14,7 @@ from runner.data.audit import audit
 from runner.errors import RunnerError
 from runner.events import Run
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.queue.submission import Submission
+from runner.submission import Submission
 from tests.monitor_samples import failed, good, run, taskset
 
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from runner.exit_codes import ExitCode
-from runner.machines.fleet import RunState
+from runner.fleet import RunState
 from runner.operator import control
 from tests.cli import ROOT, environment, run_cli, started_cli
 from tests.qemu_guests import eventually

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import UsageError
-from runner.machines.fleet import RunState
+from runner.fleet import RunState
 from runner.operator.control import Control, parse, render
 
 LIMIT = 7

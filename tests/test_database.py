@@ -19,7 +19,7 @@ from runner.data.record import Submitted
 from runner.data.reuse import EarlierRun
 from runner.errors import HostError, UsageError
 from runner.exit_codes import ExitCode
-from runner.queue.submission import Submission
+from runner.submission import Submission
 from runner.why import __main__ as why
 
 

@@ -27,7 +27,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.events import Event
-from runner.machines.fleet import Phase, RunState
+from runner.fleet import Phase, RunState
 from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.monitors.base import AbstractMonitor

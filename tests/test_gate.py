@@ -19,8 +19,8 @@ from runner.distributor import Distributor
 from runner.errors import HostError, HostShortage
 from runner.machines.kinds import qemu_by_mailbox
 from runner.monitors import listener
-from runner.queue.submission import Submission
 from runner.specs import MachinePolicy, QemuSpec
+from runner.submission import Submission
 from tests.fleet_samples import (
     Plan,
     Sets,

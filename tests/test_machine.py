@@ -18,8 +18,8 @@ from runner.disturbance import ClockPair, DisturbanceLimits
 from runner.errors import BootFailed, GuestDied, HostError, SessionLost, UnrepeatableError, UsageError
 from runner.events import Event, JobEvent, Outcome, Run, RunResult, Validity
 from runner.faults.recovery import Recovery
+from runner.fleet import Phase
 from runner.identity import measurement_identity
-from runner.machines.fleet import Phase
 from runner.machines.kinds import simulated
 from runner.machines.machine import Machine
 from runner.machines.station import MachineKind

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runner.errors import HostError, RunnerError, UsageError
 from runner.events import TaskDoneEvent
-from runner.machines.fleet import FleetState, RunState
+from runner.fleet import FleetState, RunState
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.listener import FLEET_INTERVAL_S

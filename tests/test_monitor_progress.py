@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 
-from runner.machines.fleet import FleetState, MachineState, Phase, RunState
+from runner.fleet import FleetState, MachineState, Phase, RunState
 from runner.monitors.progress import ProgressMonitor
 
 MACHINES = (MachineState("qemu1", Phase.RUNNING), MachineState("qemu2", Phase.CLOSED))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.paths import RunPaths
 from runner.run_folder.lock import RunLock
-from runner.run_folder.paths import RunPaths
 from runner.run_folder.pulse import Pulse, read_pulse
 
 

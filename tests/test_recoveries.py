@@ -24,7 +24,7 @@ from runner.errors import (
 from runner.events import Event, Run, Validity
 from runner.faults.incidents import Incident
 from runner.faults.recovery import SAME_GUEST, STEPS, Recovery
-from runner.machines.fleet import Phase
+from runner.fleet import Phase
 from runner.machines.station import MachineKind
 from runner.model import TaskSet
 from runner.sessions.simulation import SimulationSession

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runner.faults.recovery import Recovery
-from runner.machines.fleet import FleetState, MachineState, Phase, RunState
+from runner.fleet import FleetState, MachineState, Phase, RunState
 from runner.operator.control import Control
 from runner.operator.status import INTERVAL_S, StatusWriter
 from tests.fleet_samples import eventually

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from runner.config.files import MAX_VALUES, check_size
 from runner.errors import UsageError
 from runner.files.durable import replace_text, sync_folder
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 
 _CONFIG, _OVERRIDES, _HYDRA = "config.yaml", "overrides.yaml", "hydra.yaml"
 # The one in C where there is one; both make plain values only, and refuse tags.

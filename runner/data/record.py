@@ -10,7 +10,7 @@ from runner.data import rows, schema
 from runner.errors import RunnerError, UnrepeatableError
 from runner.events import VALID_OUTCOMES, Event, Outcome, Run, RunResult
 from runner.faults.incidents import Incident
-from runner.queue.submission import Submission
+from runner.submission import Submission
 
 _SUBMIT = (
     f"{schema.SUBMISSIONS.insert} ON CONFLICT (submission) DO UPDATE SET repeat = excluded.repeat,"

@@ -21,9 +21,9 @@ from runner.errors import (
 from runner.events import Event, Run, RunResult
 from runner.faults.evidence import EvidenceStore
 from runner.faults.quarantine import Standing
+from runner.fleet import MachineState, Phase
 from runner.identity import executable_digests, measurement_identity
 from runner.machines.attempt import Attempts, Failure
-from runner.machines.fleet import MachineState, Phase
 from runner.machines.measuring import measure
 from runner.machines.recoveries import OnIncident, Recoveries, untold
 from runner.machines.station import MachineKind, Station, Stations

@@ -11,7 +11,7 @@ from runner.errors import HostError
 from runner.faults.incidents import Incident
 from runner.faults.quarantine import Failures, Standing, hopeless
 from runner.faults.recovery import Recovery
-from runner.machines.fleet import MachineState, Phase
+from runner.fleet import MachineState, Phase
 from runner.machines.machine import Machine
 from runner.specs import MachinePolicy
 

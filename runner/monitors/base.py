@@ -5,8 +5,8 @@ from __future__ import annotations
 from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.faults.incidents import Incident
-from runner.machines.fleet import FleetState
-from runner.queue.submission import Submission
+from runner.fleet import FleetState
+from runner.submission import Submission
 
 
 class AbstractMonitor:

@@ -9,7 +9,7 @@ from runner.errors import RunnerError
 from runner.events import Event, Run, RunResult
 from runner.faults.incidents import Incident
 from runner.monitors.listener import Listener
-from runner.queue.submission import Submission
+from runner.submission import Submission
 
 #: Method, who hears it, with what.
 Call = tuple[str, tuple[Listener, ...], tuple[Any, ...]]

@@ -11,7 +11,7 @@ from typing import Self
 
 from runner.errors import HostError, UsageError
 from runner.faults.incidents import Incident
-from runner.machines.fleet import FleetState
+from runner.fleet import FleetState
 from runner.monitors.base import AbstractMonitor
 from runner.monitors.channel import Call, MonitorChannel
 from runner.monitors.listener import Desk, Listener, MonitorThread

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runner.deadline import Deadline
-from runner.machines.fleet import FleetState
+from runner.fleet import FleetState
 from runner.monitors.base import AbstractMonitor
 
 FLEET_INTERVAL_S = 0.1

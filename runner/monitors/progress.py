@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from runner.machines.fleet import FleetState, Phase, RunState
+from runner.fleet import FleetState, Phase, RunState
 from runner.monitors.base import AbstractMonitor
 
 _GONE = frozenset({Phase.CLOSED, Phase.FAILED, Phase.ASIDE})

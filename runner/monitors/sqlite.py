@@ -12,7 +12,7 @@ from runner.errors import RunnerError
 from runner.events import Event, JobEvent, Run, RunResult
 from runner.faults.incidents import Incident
 from runner.monitors.base import AbstractMonitor
-from runner.queue.submission import Submission
+from runner.submission import Submission
 
 
 class SQLiteMonitor(AbstractMonitor):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import yaml
 
 from runner.errors import UsageError
-from runner.machines.fleet import RunState
+from runner.fleet import RunState
 
 # The file as it is written has some 600; whatever is much longer is another file by mistake, and slow to parse.
 MAX_CHARS = 4_000

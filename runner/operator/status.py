@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner.files.durable import replace_text
-from runner.machines.fleet import FleetState, MachineState, Phase
+from runner.fleet import FleetState, MachineState, Phase
 from runner.operator.control import Control
 
 INTERVAL_S = 0.1

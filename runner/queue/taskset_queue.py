@@ -12,7 +12,7 @@ from runner.faults.tries import Experience, Others
 from runner.model import TaskSet
 from runner.queue.lease import Job, Lease, Series
 from runner.queue.retries import Retries, Retry
-from runner.queue.submission import Submission
+from runner.submission import Submission
 
 
 class TaskSetQueue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.errors import RunnerError
 from runner.events import Run, RunResult
 from runner.faults.incidents import Incident
-from runner.machines.fleet import FleetState
+from runner.fleet import FleetState
 from runner.monitors.base import AbstractMonitor
 from runner.rehearsal.link import ask
 

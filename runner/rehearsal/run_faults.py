@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from runner.exit_codes import ExitCode
-from runner.machines.fleet import RunState
+from runner.fleet import RunState
 from runner.operator import control
 from runner.rehearsal.emulator_faults import END_S
 from runner.rehearsal.fault import WAIT, Fault, Injection

@@ -15,6 +15,7 @@ from threading import Condition
 from types import TracebackType
 from typing import Any, Self
 
+from runner.paths import RunPaths
 from runner.rehearsal.fault import WAIT, Injection
 from runner.rehearsal.link import Call
 from runner.rehearsal.mount_namespace import entering, seen_by
@@ -22,7 +23,6 @@ from runner.rehearsal.processes import descendants
 from runner.rehearsal.relay import Relay
 from runner.rehearsal.setup import Setup
 from runner.rehearsal.switchboard import Switchboard
-from runner.run_folder.paths import RunPaths
 
 _LOOK_S = 0.01
 # A fault that was not noticed in time is watched for so much longer, to tell late from never.

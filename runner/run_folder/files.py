@@ -14,11 +14,11 @@ from runner.config.resuming import config_changes, fact_changes, read_manifest, 
 from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from runner.files.durable import replace_text
-from runner.machines.fleet import RunState
+from runner.fleet import RunState
 from runner.operator import control
 from runner.operator.control import Control
 from runner.operator.control_watcher import read_control
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 
 _log = logging.getLogger("runner.run")
 

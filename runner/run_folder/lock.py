@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from runner.errors import HostError, UsageError
+from runner.paths import RunPaths
 from runner.qemu.console_link import LINK_NAME, read_link
-from runner.run_folder.paths import RunPaths
 
 _MAX_OWNER_CHARS = 200
 # As `tempfile` names them, so that an editor's own files beside the control file (`.control.yaml.swp`) stay.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 
 # A status file has some 100 bytes for each machine, a manifest some for each time that the run was resumed.
 _MAX_FILE_BYTES = 1 << 20

@@ -18,7 +18,7 @@ from runner.data.reuse import RESULTS_NAME
 from runner.data.set_history import NotBegun, find_set
 from runner.errors import RunnerError, UsageError
 from runner.exit_codes import ExitCode, exit_code_of
-from runner.run_folder.paths import OUTPUTS, RunPaths, newest_run
+from runner.paths import OUTPUTS, RunPaths, newest_run
 from runner.why.machine import MachineCase, look_at_machine, machine_page
 from runner.why.page import Page
 from runner.why.run import RunCase, look_at_run, run_page

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from runner.data.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
 from runner.errors import UsageError
+from runner.paths import RunPaths
 from runner.qemu.failure import tail
-from runner.run_folder.paths import RunPaths
 from runner.run_folder.pulse import MachinePulse, read_pulse
 from runner.text.log_lines import Excerpt, search
 from runner.why.page import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.data.history import DataSet, RunHistory, run_history
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 from runner.run_folder.pulse import Pulse, read_pulse
 from runner.text.log_lines import Excerpt, search
 from runner.why.page import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.data.history import AttemptRow, DataSet, IncidentRow
 from runner.data.set_history import NotBegun, Place, SetHistory, set_history
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 from runner.run_folder.pulse import Pulse, read_pulse
 from runner.text.log_lines import Excerpt, last_lines, search
 from runner.units import shown_ns

@@ -21,7 +21,7 @@ from runner.machines.kinds import qemu_by_mailbox, without_host
 from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.run_folder.paths import RunPaths
+from runner.paths import RunPaths
 from runner.specs import MachinePolicy
 from runner.tasksets import UUniFastTaskSets
 from tests.cli import ROOT

@@ -27,7 +27,7 @@ from runner.qemu.image import METADATA_NAME, GuestImage
 from runner.qemu.probe import remembered
 from runner.qemu.saved_state import loadable
 from runner.qemu.snapshot import Snapshot
-from runner.queue.submission import Submission
+from runner.submission import Submission
 from runner.why import __main__ as why
 from tests.monitor_samples import MS, failed, good, run, taskset
 from tests.mutations.kind import Kind

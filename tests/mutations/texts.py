@@ -15,8 +15,8 @@ from omegaconf._utils import get_yaml_loader
 
 from runner.data import rows, schema
 from runner.errors import TaskSetError, UsageError
+from runner.fleet import RunState
 from runner.identity import measurement_identity
-from runner.machines.fleet import RunState
 from runner.model import TaskSet
 from runner.operator import control
 from runner.operator.control_watcher import ControlWatcher
