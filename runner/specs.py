@@ -159,6 +159,7 @@ class GenodeSpec:
         vcpus: Processors; exactly one with `Clock.ICOUNT`.
         memory_mib: RAM; the board has 1024 MiB at most.
         qemu_binary: QEMU to use; a name on the PATH or a path.
+        network: Where its card is.
     """
 
     image: Path
@@ -167,6 +168,12 @@ class GenodeSpec:
     vcpus: int = 4
     memory_mib: int = 1024
     qemu_binary: str = "qemu-system-arm"
+    network: NetworkSpec = NetworkSpec()
+
+    @property
+    def bridged(self) -> bool:
+        """Whether it is on a bridge of this computer's."""
+        return self.network.kind is NetworkKind.BRIDGE
 
     @property
     def icount_shift(self) -> int:

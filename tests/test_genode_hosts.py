@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from runner.errors import BootFailed, HostError, UsageError
 from runner.faults.recovery import Recovery
 from runner.hosts.board import BoardHost, check_boards
 from runner.qemu.command import Wiring
-from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
+from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.genode_host import GenodeHost
 from runner.specs import BoardSpec, Clock, GenodeSpec
 from tests.genode_peer import REBOOT, Peer
@@ -40,11 +41,10 @@ def test_the_command_is_the_golden_one(name: str) -> None:
     spec = GenodeSpec(image=Path("image.elf"))
     if name == "icount":
         spec = GenodeSpec(image=Path("image.elf"), clock=Clock.ICOUNT, vcpus=1)
-    tap = (
-        Attachment(tap="rtfleet1", mac="0a:06:00:00:00:01", address="10.200.45.1") if name == "tap" else None
-    )
     wiring = Wiring(name="qemu1", qmp_fd=5, console_log=Path("console.log"), console_fd=6)
-    command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, tap, wiring)
+    if name == "tap":
+        wiring = replace(wiring, tap_fd=7, mac="0a:06:00:00:00:01")
+    command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, wiring)
     golden = GOLDEN / f"qemu_genode_{name}.txt"
     assert "\n".join(command) + "\n" == golden.read_text()
 

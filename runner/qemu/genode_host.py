@@ -17,11 +17,12 @@ from runner.faults.recovery import Recovery
 from runner.files.private import make_private
 from runner.genode import PORT
 from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.network import attachment, machine_number
 from runner.qemu.berth import Berth
 from runner.qemu.confinement import for_qemu
 from runner.qemu.console_link import write_link
 from runner.qemu.emulator import Emulator
-from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
+from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.shared_memory import COPIES
 from runner.specs import Accelerator, Clock, GenodeSpec
@@ -51,17 +52,15 @@ class GenodeHost(AbstractHost):
 
     Args:
         spec: What to emulate.
-        attachment: Its place on the bridge; None: QEMU's own network, with a forwarded port.
+        name: Its number at the end says which place it has on a bridge.
     """
 
-    def __init__(
-        self, spec: GenodeSpec, name: str, folder: Path, *, attachment: Attachment | None = None
-    ) -> None:
+    def __init__(self, spec: GenodeSpec, name: str, folder: Path) -> None:
         check_genode_spec(spec)
         self._spec = spec
         self._name = name
         self._folder = folder.absolute()
-        self._attachment = attachment
+        self._attachment = attachment(spec.network, machine_number(name))
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
         self._phase = HostPhase.NEW
@@ -174,13 +173,14 @@ class GenodeHost(AbstractHost):
             name=self._name,
             folder=self._folder,
             ssh_port=0,
+            attachment=self._attachment,
             loads_anew=recovery is Recovery.PROCESS,
         )
         binary = find_genode_qemu(self._spec)
         emulator = self._owned.enter_context(
             Emulator(
                 berth,
-                partial(build_genode_command, binary, self._spec, image.path, self._attachment),
+                partial(build_genode_command, binary, self._spec, image.path),
                 deadline,
                 self._switch,
                 memories=[image],
@@ -191,7 +191,7 @@ class GenodeHost(AbstractHost):
         names = {row["label"]: str(row["filename"]) for row in emulator.execute("query-chardev")}
         self._owned.callback(write_link(self._folder, names["console"].removeprefix("pty:"), emulator.pid))
         if self._attachment is not None:
-            self._address = self._attachment.address, PORT
+            self._address = str(self._attachment.address), PORT
         else:
             self._address = _forwarded_port(emulator)
         return emulator

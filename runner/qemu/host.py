@@ -15,7 +15,7 @@ from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, 
 from runner.faults.recovery import Recovery
 from runner.files.private import make_private
 from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
-from runner.network import attachment
+from runner.network import attachment, machine_number
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
@@ -60,7 +60,7 @@ class QemuHost(AbstractHost):
         self._image = (
             GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
         )
-        self._number = int(found[0]) if (found := re.search(r"[1-9]\d*$", name)) else 1
+        self._number = machine_number(name)
         self._attachment = attachment(spec.network, self._number)
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
