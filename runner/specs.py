@@ -29,6 +29,8 @@ class Reach(StrEnum):
     MAILBOX = "mailbox"
     #: Its network: the host's timing decides when packets arrive.
     SSH = "ssh"
+    #: Its network too, in the words of Genode's task loader.
+    GENODE = "genode"
 
 
 class Reset(StrEnum):
@@ -108,7 +110,7 @@ class QemuSpec:
         ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free
             ones or, with a mailbox, gives the guest no network at all.
         genode_port: First loopback port to forward to a task loader in the guests that speaks the Genode protocol (machine N
-            takes `genode_port + N - 1`); None: the guests have none. Not with a mailbox.
+            takes `genode_port + N - 1`); None takes free ones with `Reach.GENODE`, and else the guests have none. Not with a mailbox.
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.
@@ -141,6 +143,11 @@ class QemuSpec:
     def icount_shift(self) -> int:
         """QEMU's form of the speed: one guest instruction takes 2**icount_shift ns."""
         return round(math.log2(FASTEST_MIPS / self.cpu_mips))
+
+    @property
+    def serves_genode(self) -> bool:
+        """Whether its task loader speaks Genode's protocol as well."""
+        return self.reach is Reach.GENODE or self.genode_port is not None
 
     @property
     def exact(self) -> bool:

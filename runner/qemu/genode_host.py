@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -26,9 +25,6 @@ from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.shared_memory import COPIES
 from runner.specs import Accelerator, Clock, GenodeSpec
-
-# HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  3001  0  0`.
-_FORWARDED = re.compile(rf"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+{PORT}\s")
 
 
 def find_genode_qemu(spec: GenodeSpec) -> Path:
@@ -193,7 +189,7 @@ class GenodeHost(AbstractHost):
         if self._attachment is not None:
             self._address = str(self._attachment.address), PORT
         else:
-            self._address = _forwarded_port(emulator)
+            self._address = emulator.forwarded_port(PORT)
         return emulator
 
     def _run(self, method: str, command: str, goal: HostPhase) -> None:
@@ -211,15 +207,3 @@ class GenodeHost(AbstractHost):
         return UsageError(
             f"host {self._name}: {method} makes no sense while it is {self.phase.value}", next_step=next_step
         )
-
-
-def _forwarded_port(emulator: Emulator) -> tuple[str, int]:
-    text = str(emulator.execute("human-monitor-command", command_line="info usernet"))
-    match = _FORWARDED.search(text)
-    if match is None:
-        raise HostError(
-            f"{emulator.berth.name}: QEMU names no port that leads to the guest's task loader",
-            evidence=text,
-            next_step="see what it can do: python -m host_setup check",
-        )
-    return match[1], int(match[2])
