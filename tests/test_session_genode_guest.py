@@ -1,7 +1,11 @@
-"""The session over Genode's protocol against our own guest: the contract, over a port that leads to it."""
+"""The session over Genode's protocol against our own guest: the contract, over a port that leads to it.
+
+`tests/test_bridge_guests.py` runs these tests once more where there is a bridge, and says so in the environment.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -13,7 +17,7 @@ from runner.hosts.base import AbstractHost
 from runner.model import Policy, TaskSet
 from runner.qemu.host import QemuHost
 from runner.sessions.base import AbstractSession
-from runner.specs import Clock, Reach
+from runner.specs import Clock, NetworkKind, NetworkSpec, Reach
 from tests.genode_contract import AnyOverrun, GenodeContract
 from tests.qemu_guests import PATIENCE_S, guest_spec
 from tests.session_contract import MS, periodic, run
@@ -23,7 +27,8 @@ pytestmark = pytest.mark.guest
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AbstractHost]:
-    spec = guest_spec("arm64", clock=Clock.ICOUNT, reach=Reach.GENODE)
+    kind = NetworkKind(os.environ.get("RTFLEET_TEST_NETWORK", "user"))
+    spec = guest_spec("arm64", clock=Clock.ICOUNT, reach=Reach.GENODE, network=NetworkSpec(kind=kind))
     with QemuHost(spec, "qemu1", tmp_path_factory.mktemp("guest")) as host:
         host.start(Deadline.after(PATIENCE_S))
         host.resume()
