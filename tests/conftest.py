@@ -30,7 +30,7 @@ def _encodable(value: Any) -> Any:
         case dict():
             return {_encodable(key): _encodable(one) for key, one in value.items()}
         case list() | tuple():
-            return [_encodable(one) for one in value]
+            return type(value)(_encodable(one) for one in value)
     return value
 
 
