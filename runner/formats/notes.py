@@ -107,8 +107,8 @@ def _meanings(taskset: TaskSet) -> Iterator[dict[str, Any]]:
         meaning["deadline_ns"] = task.relative_deadline_ns
         meaning["priority_rank"] = ranks.index(task.priority_rank) if task.policy in ranked else None
         meaning["workload_args"] = dict(task.workload_args)
-        if task.workload == "spin":
-            meaning["workload_args"]["cpu_ns"] = task.spin_ns
+        if task.workload == "spin" and task.spin_ns == task.wcet_ns:
+            meaning["workload_args"].pop("cpu_ns", None)
         if task.policy is Policy.DEADLINE:
             meaning["dl_runtime_ns"] = task.dl_budget_ns
         yield meaning

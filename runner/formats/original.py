@@ -25,7 +25,7 @@ _COLUMNS: Mapping[str, str] = {
     "PKG": "pkg",
     "Arg": "arg1",
     "CORES": "cores",
-    "COREOFFSET": "coreoffset",
+    "COREOFFSET": "core",
     "CRITICALTIME": "criticaltime_ms",
     "Period": "period_ms",
     "Number_of_Jobs": "numberofjobs",

@@ -38,7 +38,7 @@ class OriginalTask:
     quota: str
     caps: int
     cores: int
-    coreoffset: int
+    core: int
     arg1: int
 
     def task(self, where: str, idx: int, offset_before_ms: int) -> tuple[Task, list[Note]]:
@@ -58,9 +58,9 @@ class OriginalTask:
             raise UsageError(f"pkg is {excerpt(self.pkg)}", where=at, next_step=nearest(self.pkg, PACKAGES))
         optional = WORKLOADS[self.pkg].get("arg1", True)
         arguments = {} if optional and self.arg1 == 0 else {"arg1": self.arg1}
-        if self.cores > 1 and not 0 <= self.coreoffset < self.cores:
+        if self.cores > 1 and not 0 <= self.core < self.cores:
             raise UsageError(
-                f"coreoffset is {self.coreoffset}, outside of the {self.cores} cores",
+                f"coreoffset is {self.core}, outside of the {self.cores} cores",
                 where=where,
                 next_step="choose 0 … cores - 1",
             )
@@ -75,7 +75,7 @@ class OriginalTask:
                 workload_args=arguments,
                 kill_after_start_ns=self.criticaltime_ms * NS_PER_MS or None,
                 mem_limit_bytes=_quota_bytes(self.quota, where),
-                cpu_affinity=(self.coreoffset,) if self.cores > 1 else (),
+                cpu_affinity=(self.core,) if self.cores > 1 else (),
             )
         except UsageError as exc:
             raise UsageError(exc.what, where=exc.where or where, next_step=exc.next_step) from exc
@@ -122,7 +122,7 @@ class OriginalTask:
             else f"{max(1, task.mem_limit_bytes >> 20)}M",
             caps=_CAPS,
             cores=max(2, cpus[0] + 1) if cpus else 0,
-            coreoffset=cpus[0] if cpus else 0,
+            core=cpus[0] if cpus else 0,
             arg1=argument if isinstance(argument, int) else 0,
         )
 

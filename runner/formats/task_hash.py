@@ -20,7 +20,7 @@ from runner.text.excerpt import excerpt
 #: Field -> digits, in their order. The quota counts MiB.
 FIELDS = {
     **{"pkg": 1, "priority": 3, "deadline_ms": 5, "period_ms": 5, "criticaltime_ms": 5, "numberofjobs": 3},
-    **{"offset_ms": 5, "quota": 3, "caps": 3, "cores": 2, "coreoffset": 2, "arg1": 15},
+    **{"offset_ms": 5, "quota": 3, "caps": 3, "cores": 2, "core": 2, "arg1": 15},
 }
 N_DIGITS = sum(FIELDS.values())
 #: The digit of a program. The last one was there, but switched off.
