@@ -29,7 +29,7 @@ run: $(installed)
 
 test: check
 	@$(python) -m host_setup --arch all
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(installed)
 	$(python) -m ruff format --check .
