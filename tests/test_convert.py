@@ -109,6 +109,7 @@ class TestCommand:
             ([TUTORIAL, "b.json", "--unit", "parsec"], 2, "--unit"),
             ([TUTORIAL, "b.json", "--duration", "0s"], 2, "--duration"),
             ([TUTORIAL, "b.json", "--set", "-1"], 2, "--set"),
+            ([TUTORIAL, "/dev/null", "--to", "json"], 2, "no regular file"),
             ([TUTORIAL, "b.db"], 2, "'spin', which the original does not have"),
         ],
     )
@@ -148,9 +149,7 @@ class TestSource:
         )
         assert done.returncode == 0, done.stderr
         with closing(sqlite3.connect(tmp_path / "run/results.sqlite")) as database:
-            worst = database.execute(
-                "SELECT worst_response_ns FROM responses ORDER BY task_idx"
-            ).fetchall()
+            worst = database.execute("SELECT worst_response_ns FROM responses ORDER BY task_idx").fetchall()
             ((generator, params),) = database.execute(
                 "SELECT generator, generator_params_json FROM tasksets"
             ).fetchall()
@@ -208,6 +207,20 @@ class TestSource:
         with pytest.raises(UsageError, match="has changed"):
             next(sets)
 
+    def test_a_folder_is_all_its_files(self, tmp_path: Path) -> None:
+        (folder := tmp_path / "sets").mkdir()
+        saved(folder / "b.jsonl", SMALL, "jsonl")
+        saved(folder / "a.xml", short, "simso")
+        (folder / ".hidden").write_text("not looked at")
+        source = FileTaskSets(str(folder))
+        back = list(source.variants())
+        assert source.n_variants == len(back) == 6
+        assert back[0].provenance.params["path"] == str(folder / "a.xml")
+        (folder / "c.txt").write_text("something else")
+        with pytest.raises(UsageError, match="which format") as caught:
+            FileTaskSets(str(folder))
+        assert "c.txt" in caught.value.where
+
     def test_no_set_at_all_is_refused(self, tmp_path: Path) -> None:
         (path := tmp_path / "a.jsonl").touch()
         with pytest.raises(UsageError, match="no task set"):
@@ -216,7 +229,7 @@ class TestSource:
     def test_a_file_that_is_not_to_be_read_is_the_hosts(self, tmp_path: Path) -> None:
         with pytest.raises(HostError, match="cannot be read"):
             FileTaskSets(str(tmp_path / ("x" * 300)))
-        with pytest.raises(HostError, match="null byte"):
+        with pytest.raises(UsageError, match="no such file"):
             FileTaskSets("\0", format="json")
 
 

@@ -26,7 +26,7 @@ def located_in(path: Path) -> Iterator[None]:
     except UsageError as exc:
         where = f"{path}: {exc.where}" if exc.where else str(path)
         raise UsageError(exc.what, where=where, next_step=exc.next_step, evidence=exc.evidence) from exc
-    except (OSError, ValueError) as exc:  # ValueError: a path with a null byte
+    except OSError as exc:
         raise HostError(f"the file cannot be read: {exc}", where=excerpt(str(path))) from exc
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from runner.errors import HostError, UsageError
@@ -33,6 +33,9 @@ def export(
         UsageError: the format has no place for a set, or would lose something and `lossy` is off; lists what.
         HostError: the file cannot be written.
     """
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file", where=str(path), next_step="name a file to write")
     try:
         folder = Path(tempfile.mkdtemp(prefix=".rtfleet-", dir=path.parent))
     except OSError as exc:
@@ -48,9 +51,7 @@ def export(
     except (OSError, UnicodeEncodeError) as exc:
         raise HostError(f"the file cannot be written: {exc}", where=str(path)) from exc
     finally:
-        temporary.unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
     return notes
 
 

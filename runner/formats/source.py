@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from runner.errors import HostError, UsageError
-from runner.formats.document import located_in
+from runner.formats.document import located_in, open_regular
 from runner.formats.jobs import Options
 from runner.formats.kinds import format_of_file, named
 from runner.formats.notes import FoundSet, refuse_losses
@@ -23,13 +24,14 @@ N_LOOKED_AT = 1_000
 class FileTaskSets:
     """Task sets from a file: JSON and JSON Lines of our own, rt-app, SimSo, SchedCAT, rtspin, the original's SQLite or task hash.
 
-    JSON Lines and SQLite are read set by set, however many there are; what else a file may be is bounded, and read as a whole.
+    JSON Lines and SQLite are read set by set, however many there are; what else a file may be is bounded, and read as a whole. Of a
+    folder, all files are read one after the other, by their names.
 
     Guarantees: a set that is yielded is what its file says. What a set of ours does not hold is refused, unless `lossy`; of files that
     are read as a whole, and of the first thousand sets of others, when the constructor is called.
 
     Args:
-        path: The file.
+        path: The file, or a folder of such files.
         format: A name of `runner.formats.kinds.FORMATS`; None: by suffix and content.
         unit: What a plain number counts in a file that has no units (SchedCAT): `us`, `ms`, `1us` …
         duration: How long a set runs where its file does not say so: `10s`; None: one hyperperiod.
@@ -49,27 +51,19 @@ class FileTaskSets:
         duration: str | None = None,
         lossy: bool = False,
     ) -> None:
-        self._path = Path(path)
-        self._lossy = lossy
-        self._options = options_of(unit, duration, "unit", "duration")
+        options = options_of(unit, duration, "unit", "duration")
         with _in_config():
-            with located_in(self._path):
-                self._name = format or format_of_file(self._path, "tasksets.format=…")
-            self._format = named(self._name, "tasksets.format")
-            self._state = self._stamp()
-            self._n_variants = self._looked_at()
+            if format is not None:
+                named(format, "tasksets.format")
+            self._files = [_File(one, format, options, lossy=lossy) for one in _files_in(Path(path))]
+            self._n_variants = sum(file.n_sets for file in self._files)
             if self._n_variants == 0:
-                raise UsageError("the file has no task set", where=str(self._path))
+                raise UsageError("there is no task set", where=path, next_step="name another file")
 
     @property
     def n_variants(self) -> int:
-        """How many sets the file has."""
+        """How many sets there are."""
         return self._n_variants
-
-    @property
-    def format(self) -> str:
-        """The name of the file's format."""
-        return self._name
 
     def variants(self) -> Iterator[TaskSet]:
         """The sets, in the order of the file.
@@ -78,47 +72,63 @@ class FileTaskSets:
             UsageError, HostError: as the constructor, for sets that were not looked at before; or the file has changed since.
         """
         with _in_config():
-            for idx, found in enumerate(self._found()):
-                if self._stamp() != self._state:
-                    raise UsageError(
-                        "the file has changed since the run began",
-                        where=str(self._path),
-                        next_step="put it back as it was and resume, or begin a new run",
-                    )
-                self._check(found)
-                yield self._with_origin(found.taskset, idx)
+            for file in self._files:
+                yield from file.tasksets()
 
-    def found(self) -> Iterator[FoundSet]:
-        """The sets with what was noted of each; nothing is refused for being lost."""
-        return self._found()
 
-    def _looked_at(self) -> int:
-        """The number of sets, after a look at all of them, or at the first of a file of any length."""
+def _files_in(path: Path) -> list[Path]:
+    """The path itself, or what is in the folder, but for hidden files."""
+    if not os.path.isdir(path):
+        return [path]
+    with located_in(path):
+        names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    return [path / name for name in names]
+
+
+class _File:
+    """One file, looked at."""
+
+    def __init__(self, path: Path, name: str | None, options: Options, *, lossy: bool) -> None:
+        self._path = path
+        self._options = options
+        self._lossy = lossy
+        with located_in(path):
+            self._name = name or format_of_file(path, "tasksets.format=…")
+        self._format = named(self._name, "tasksets.format")
+        self._state = self._stamp()
         count = self._format.count
         n_found = sum(
             1 for _ in map(self._check, islice(self._found(), None if count is None else N_LOOKED_AT))
         )
-        return n_found if count is None else count(self._path)
+        self.n_sets = n_found if count is None else count(path)
+
+    def tasksets(self) -> Iterator[TaskSet]:
+        """The sets, with where they come from."""
+        for idx, found in enumerate(self._found()):
+            if self._stamp() != self._state:
+                raise UsageError(
+                    "the file has changed since the run began",
+                    where=str(self._path),
+                    next_step="put it back as it was and resume, or begin a new run",
+                )
+            self._check(found)
+            taskset = found.taskset
+            if taskset.provenance.generator == "explicit":
+                params = {"path": str(self._path), "format": self._name, "set_idx": idx}
+                taskset = replace(taskset, provenance=Provenance(generator="file", params=params))
+            yield taskset
 
     def _found(self) -> Iterator[FoundSet]:
         return self._format.read(self._path, self._options)
 
     def _check(self, found: FoundSet) -> None:
         if not self._lossy:
-            refuse_losses(
-                found.notes, str(self._path), "take the sets without it: tasksets.lossy=true, or --lossy"
-            )
+            refuse_losses(found.notes, str(self._path), "take the sets without it: tasksets.lossy=true")
 
     def _stamp(self) -> tuple[int, int, int]:
-        with located_in(self._path):
-            status = self._path.stat()
+        with located_in(self._path), open(open_regular(self._path), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
             return status.st_ino, status.st_size, status.st_mtime_ns
-
-    def _with_origin(self, taskset: TaskSet, idx: int) -> TaskSet:
-        if taskset.provenance.generator != "explicit":
-            return taskset
-        params = {"path": str(self._path), "format": self._name, "set_idx": idx}
-        return replace(taskset, provenance=Provenance(generator="file", params=params))
 
 
 def options_of(unit: str, duration: str | None, unit_key: str, duration_key: str) -> Options:
