@@ -83,7 +83,7 @@ def test_quantities_are_written_as_they_are_read(time_ns: int, n_bytes: int) -> 
 class TestNative:
     """JSON and JSON Lines."""
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
     @given(
         sets=st.lists(tasksets(max_tasks=4), min_size=1, max_size=3),
         origin=st.builds(
@@ -106,7 +106,7 @@ class TestNative:
         assert [one.taskset_id for one in back] == [one.taskset_id for one in sets]
         assert {one.provenance for one in map(_hashable, back)} == {_hashable(sets[0]).provenance}
 
-    @settings(max_examples=60)
+    @settings(max_examples=40)
     @given(tasksets())
     def test_the_published_schema_takes_every_set(self, taskset: TaskSet) -> None:
         document = {"format": "rtfleet-tasksets", "version": 1, "tasksets": [written(taskset)]}
@@ -219,6 +219,11 @@ class TestRtApp:
             tmp_path / "a.json", "rt-app", RT_APP.replace('"loop":10', '"instance":3,"loop":10', 1)
         )
         assert [task.name for task in found.taskset.tasks] == ["t0-0", "t0-1", "t0-2", "t1"]
+
+    def test_too_many_are_refused(self, tmp_path: Path) -> None:
+        task = json.loads(RT_APP)["tasks"]["t0"]
+        text = json.dumps({"tasks": {f"t{k}": {**task, "instance": 64} for k in range(1000)}})
+        assert "beyond the 64 tasks" in refused(tmp_path / "a.json", "rt-app", text).what
 
     def test_endless_loops_end_with_the_duration(self, tmp_path: Path) -> None:
         found = found_in(tmp_path / "a.json", "rt-app", RT_APP.replace('"loop":10', '"loop":-1', 1))
@@ -444,6 +449,7 @@ def test_rtspin_lines(tmp_path: Path) -> None:
     assert path.read_text() == "rtspin -w -p 1 -d 30 -o 5 -q 3 9.5 40 2.005\n"
     assert [note.lost for note in notes] == [False]
     assert "line 1" in refused(path, "rtspin", "rm -rf / 1 2 3\n").where
+    assert "1000000 characters" in refused(path, "rtspin", "x" * 1_000_000).what
 
 
 ORIGINAL = TaskSet(
@@ -532,7 +538,7 @@ def read_hashes(tmp_path: Path, text: str) -> list[FoundSet]:
     return read(path, "task-hash")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(taskset=tasksets(max_tasks=5))
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("json", "jsonl")])
 def test_nothing_is_lost_in_silence(tmp_path: Path, name: str, taskset: TaskSet) -> None:
@@ -548,6 +554,69 @@ def test_nothing_is_lost_in_silence(tmp_path: Path, name: str, taskset: TaskSet)
     again = list(differences(FORMATS[name].arranged(taskset), found.taskset, "tasksets[0]"))
     assert [note for note in notes if note in again] == again
     assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
+
+
+#: Values where others are expected: of any type, some of them plausible.
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["10ms", "1", "SCHED_FIFO", "absolute"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["cpu", "arg1", "ref"]), inner)
+    ),
+    max_leaves=4,
+)
+
+
+def changed(value: Any, place: int, put: object) -> Any:
+    """The same, with another value at a place, counted in the order of the text."""
+    places: list[tuple[Any, Any]] = []
+
+    def visit(holder: Any) -> None:
+        for key in range(len(holder)) if isinstance(holder, list) else list(holder):
+            places.append((holder, key))
+            if isinstance(holder[key], dict | list):
+                visit(holder[key])
+
+    visit(value)
+    holder, key = places[place % len(places)]
+    holder[key] = put
+    return value
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(place=st.integers(0, 60), put=VALUES)
+@pytest.mark.parametrize("name", ["json", "rt-app"])
+def test_any_value_is_taken_or_refused(tmp_path: Path, name: str, place: int, put: object) -> None:
+    document = {"format": "rtfleet-tasksets", "version": 1, "tasksets": [written(ORIGINAL)]}
+    path = tmp_path / "a"
+    path.write_text(json.dumps(changed(document if name == "json" else json.loads(RT_APP), place, put)))
+    _taken_or_refused(path, name)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    data=st.binary(max_size=60) | st.text("<>/=\"'&;{}[]:,0123456789etaskp -", max_size=60).map(str.encode)
+)
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_bytes_are_taken_or_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    _taken_or_refused(path, name)
+
+
+def _taken_or_refused(path: Path, name: str) -> None:
+    """And where it was refused, with the file's name."""
+    try:
+        for found in FORMATS[name].read(path, OPTIONS):
+            assert found.taskset.tasks
+    except UsageError as exc:
+        told = exc.where
+    else:
+        told = str(path)
+    assert str(path) in told
 
 
 @pytest.mark.parametrize("name", ["rt-app", "simso", "schedcat", "rtspin"])

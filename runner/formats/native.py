@@ -142,7 +142,7 @@ def read_lines(path: Path, _: Options) -> Iterator[FoundSet]:
                     f"line {number} has more than {MAX_LINE_BYTES >> 20} MiB", where=f"line {number}"
                 )
             with _at_line(number):
-                sets = list(read_value(parse_document(line), "the set"))
+                sets = list(read_value(parse_document(line.rstrip(b"\r\n")), "the set"))
                 if len(sets) != 1:
                     raise UsageError(
                         f"the line stands for {len(sets)} task sets, and a line is one",
@@ -156,7 +156,8 @@ def _at_line(number: int) -> Iterator[None]:
     try:
         yield
     except UsageError as exc:
-        where = f"line {number}, {exc.where}" if exc.where else f"line {number}"
+        inside = exc.where.removeprefix("line 1, ")
+        where = f"line {number}, {inside}" if inside else f"line {number}"
         raise UsageError(exc.what, where=where, next_step=exc.next_step) from exc
 
 

@@ -72,6 +72,8 @@ def read(path: Path, options: Options) -> Iterator[FoundSet]:
             n_instances = whole(given.get("instance", 1), f"tasks.{name}.instance")
             if not 1 <= n_instances <= MAX_TASKS:
                 _refuse(f"tasks.{name}.instance", f"is {n_instances}", f"choose 1…{MAX_TASKS}")
+            if len(tasks) + n_instances > MAX_TASKS:
+                _refuse(f"tasks.{name}", f"is beyond the {MAX_TASKS} tasks of a set", "divide the file")
             alike = (
                 [replace(task, name=f"{name}-{k}") for k in range(n_instances)] if n_instances > 1 else [task]
             )

@@ -19,6 +19,8 @@ from runner.units import NS_PER_MS, NS_PER_S, in_unit, rounded_ns
 
 # 1 is the most urgent.
 _LOWEST_PRIORITY = 511
+# `shlex` takes time with the square of it.
+_MAX_LINE_CHARS = 1_000
 _OPTIONS = {"-p": "CPU", "-d": "deadline", "-o": "offset", "-q": "priority"}
 
 
@@ -46,6 +48,8 @@ def read(path: Path, _: Options) -> Iterator[FoundSet]:
 
 
 def _read_task(line: str, number: int, notes: list[Note]) -> Task:
+    if len(line) > _MAX_LINE_CHARS:
+        _refuse(number, f"has {len(line)} characters", "correct it: a call of rtspin has some dozens")
     try:
         words = shlex.split(line.strip().removesuffix("&"))
     except ValueError as exc:
