@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from contextlib import closing
 from itertools import islice
@@ -17,7 +19,14 @@ from runner.formats.source import FileTaskSets
 from runner.model import OverrunPolicy, Policy, Task, TaskSet
 from runner.units import NS_PER_MS
 from tests.mutations.kind import Kind
-from tests.mutations.mutators import bombs, changed_bytes, changed_tokens
+from tests.mutations.mutators import (
+    as_json,
+    bombs,
+    changed_bytes,
+    changed_tokens,
+    changed_value,
+    written_number,
+)
 from tests.mutations.texts import database_of_sets, followed
 
 _FIXED = TaskSet(
@@ -95,6 +104,7 @@ _WORDS = (
         "0",
     ),
 )
+_NUMBER = re.compile(r"[0-9][0-9.]*")
 # Statements that make a file of the original's a hostile one.
 _HOSTILE = (
     "DROP TABLE Task",
@@ -115,6 +125,14 @@ _HOSTILE = (
     "CREATE TABLE Old AS SELECT * FROM TaskSet; DROP TABLE TaskSet; CREATE TABLE TaskSet (Set_ID, TASK1_ID"
     " GENERATED ALWAYS AS (length(hex(zeroblob(1000000000)))))",
 )
+
+
+def _with_other_number(text: str, chance: Random) -> bytes:
+    """One number exchanged: mostly for another that the format could hold, so that the file is mostly one that may be accepted."""
+    place = chance.choice(list(_NUMBER.finditer(text)))
+    plausible = str(chance.choice((0, 1, 2, 7, 10, 128, 5000, 0.5, 3.25)))
+    number = plausible if chance.random() < 0.7 else written_number(chance)
+    return f"{text[: place.start()]}{number}{text[place.end() :]}".encode()
 
 
 class TaskSetFile(Kind):
@@ -147,11 +165,15 @@ class TaskSetFile(Kind):
             else:
                 data = changed_bytes(data, chance, specimens)
         else:
-            match chance.randrange(8):
+            match chance.randrange(10):
                 case 0:
                     data = bombs(chance)
-                case 1 | 2 | 3:
+                case 1 | 2:
                     data = changed_bytes(data, chance, specimens)
+                case 3 | 4 | 5:
+                    data = _with_other_number(data.decode(), chance)
+                case 6 | 7 if _NAMES[which] in ("json", "rt-app"):
+                    data = as_json(changed_value(json.loads(data), chance))
                 case _:
                     data = changed_tokens(data.decode(), chance, _WORDS).encode("utf-8", "surrogatepass")
         return bytes([which]) + data
