@@ -148,6 +148,20 @@ class TestNative:
         lines = refused(path, "jsonl", json.dumps({"tasks": [{"period": ["10ms", "20ms"], "wcet": "1ms"}]}))
         assert "stands for 2 task sets" in lines.what
 
+    def test_the_example_of_the_docs(self, tmp_path: Path) -> None:
+        text = (
+            (ROOT / "docs/formats.md")
+            .read_text(encoding="utf-8")
+            .partition("```json\n")[2]
+            .partition("```")[0]
+        )
+        _validator().validate(json.loads(text))
+        (path := tmp_path / "sets.json").write_text(text)
+        assert [found.taskset.tasks[0].wcet_ns for found in read(path, "json")] == [
+            2 * NS_PER_MS,
+            4 * NS_PER_MS,
+        ]
+
     def test_a_mistake_is_told_with_its_line(self, tmp_path: Path) -> None:
         good = json.dumps(written(rate_monotonic(BURNS_WELLINGS)))
         error = refused(tmp_path / "sets.jsonl", "jsonl", f"{good}\n{good.replace('3ms', '3')}\n")
@@ -253,6 +267,15 @@ class TestRtApp:
         error = refused(tmp_path / "two.json", "rt-app", text)
         assert error.where == f"{tmp_path / 'two.json'}: {where}"
         assert error.next_step or "whole number" in error.what
+
+    def test_what_rounding_makes_impossible_is_told(self, tmp_path: Path) -> None:
+        """The budget, rounded up to us, is more than the deadline."""
+        task = Task(period_ns=NS_PER_MS, wcet_ns=100_500, deadline_ns=100_500, policy=Policy.DEADLINE)
+        path = tmp_path / "a.json"
+        with pytest.raises(UsageError, match="cannot hold this") as caught:
+            saved(path, TaskSet((task,)), "rt-app", lossy=True)
+        assert caught.value.where == str(path)
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_timer_comes_last(self, tmp_path: Path) -> None:
         task = {"timer": {"ref": "unique", "period": 7000, "mode": "absolute"}, "run": 3000, "loop": 1}

@@ -43,7 +43,12 @@ def export(
     temporary = folder / (path.stem or "tasksets")
     try:
         form.write(tasksets(), temporary, options)
-        notes = _losses(tasksets(), form, temporary, options)
+        try:
+            notes = _losses(tasksets(), form, temporary, options)
+        except UsageError as exc:
+            where = exc.where.replace(str(temporary), str(path))
+            what = f"{form.title} cannot hold this, not even with losses: {exc.what}"
+            raise UsageError(what, where=where, next_step=exc.next_step) from exc
         if not lossy:
             advice = "write it all the same: --lossy; or choose a format that holds everything: --to json"
             refuse_losses(notes, str(path), advice)
