@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runner.distributor import Distributor
     from runner.errors import RunnerError
+    from runner.formats.source import FileTaskSets
     from runner.machines.kinds import qemu_by_mailbox, qemu_over_ssh, simulated, with_screens
     from runner.machines.machine import Machine
     from runner.machines.station import MachineKind
@@ -37,6 +38,7 @@ __all__ = [
     "Clock",
     "Distributor",
     "ExplicitTaskSets",
+    "FileTaskSets",
     "Hey0TaskSet",
     "LoggingMonitor",
     "Machine",
@@ -69,6 +71,7 @@ _HOMES = {
     "Clock": "runner.specs",
     "Distributor": "runner.distributor",
     "ExplicitTaskSets": "runner.tasksets.explicit",
+    "FileTaskSets": "runner.formats.source",
     "Hey0TaskSet": "runner.tasksets.examples",
     "LoggingMonitor": "runner.monitors.logging",
     "Machine": "runner.machines.machine",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from runner.errors import UsageError
 from runner.text.excerpt import excerpt
@@ -35,6 +36,8 @@ _BYTES_PER_UNIT = {
     "MB": 1000**2,
     "GB": 1000**3,
 }
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_MAX_NUMBER_CHARS = 100
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([A-Za-zµ]*)\s*")
 
 
@@ -97,3 +100,41 @@ def shown_ns(value_ns: int | None) -> str:
         if abs(value_ns) >= _NS_PER_UNIT[unit]:
             return f"{value_ns / _NS_PER_UNIT[unit]:.6g} {unit}"
     return f"{value_ns} ns"
+
+
+def written_ns(value_ns: int) -> str:
+    """A time as `parse_ns` reads it again, exactly: `28.5ms`, `1.000000001s`."""
+    return f"{in_unit(value_ns, unit)}{unit}" if (unit := _unit_of(value_ns)) else f"{value_ns}ns"
+
+
+def written_bytes(n_bytes: int) -> str:
+    """A size as `parse_bytes` reads it again, exactly: `100MiB`, `123B`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if n_bytes and n_bytes % _BYTES_PER_UNIT[unit] == 0:
+            return f"{n_bytes // _BYTES_PER_UNIT[unit]}{unit}"
+    return f"{n_bytes}B"
+
+
+def in_unit(value_ns: int, unit: str) -> str:
+    """The number of units that a time is, as an exact decimal fraction: 28500000 in `ms` is `28.5`."""
+    return f"{Decimal(value_ns) / _NS_PER_UNIT[unit]:f}"
+
+
+def _unit_of(value_ns: int) -> str | None:
+    return next((unit for unit in ("s", "ms", "us") if abs(value_ns) >= _NS_PER_UNIT[unit]), None)
+
+
+def rounded_ns(number: str, ns_per_unit: int, *, key: str) -> tuple[int, bool]:
+    """Nanoseconds of a plain decimal number of some unit, rounded half to even, and whether that was exact.
+
+    Raises:
+        UsageError: when it is no finite decimal number, or beyond `MAX_TIME_NS`.
+    """
+    match = _NUMBER.fullmatch(number.strip()) if len(number) <= _MAX_NUMBER_CHARS else None
+    if match is None:
+        raise UsageError(f"{key} is {excerpt(number)}, not a decimal number", where=key)
+    exact = Fraction(match[0]) * ns_per_unit
+    if abs(exact) > MAX_TIME_NS:
+        raise UsageError(f"{key} is {excerpt(number)}, more than {MAX_TIME_NS} ns", where=key)
+    value_ns = round(exact)
+    return value_ns, value_ns == exact

@@ -24,6 +24,9 @@ RANKS = (
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
     "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    " formats formats.document formats.export formats.jobs formats.kinds formats.markup formats.native formats.native_schema"
+    " formats.notes formats.original formats.original_task formats.rt_app formats.rtspin formats.schedcat formats.simso"
+    " formats.single formats.source formats.task_hash"
     " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
     " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
@@ -44,7 +47,7 @@ RANKS = (
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
     "machines.roster distributor",
-    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console why"
+    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console convert why"
     " why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
     " rehearsal.fault rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers"
@@ -93,6 +96,7 @@ HOMES = {
         "runner.data.record",
         "runner.data.reuse",
         "runner.data.parquet",
+        "runner.formats.original",
         "runner.rehearsal.comparison",
     },
     "pyarrow": {"runner.data.parquet"},

@@ -26,6 +26,7 @@ GROUPS = ("tasksets", "monitors", "machines", "experiment")
 ASKED = {
     "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
     "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
+    "tasksets/file": [f"tasksets.path={Path(__file__).parent / 'golden' / 'tutorial.simso'}"],
     "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
     "machines/genode_board": ["machines.board.addresses=[board1]"],
     # Any ELF file looks like an image here.

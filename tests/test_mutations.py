@@ -19,6 +19,7 @@ from tests.mutations.kinds import KINDS
 COUNTS = {
     "control": 1000,
     "tasksets": 300,
+    "formats": 500,
     "configs": 40,
     "mailbox": 1000,
     "hello": 1000,

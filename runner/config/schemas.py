@@ -39,6 +39,18 @@ class ExplicitConf:
 
 
 @dataclass
+class FileConf:
+    """`tasksets=file`; see `runner.formats.source.FileTaskSets`."""
+
+    _target_: str = "runner.formats.source.FileTaskSets"
+    path: str = MISSING
+    format: str | None = None
+    unit: str = "us"
+    duration: str | None = None
+    lossy: bool = False
+
+
+@dataclass
 class LoggingConf:
     """A line per attempt in the run's log."""
 
@@ -231,6 +243,7 @@ def register_schemas() -> None:
     store.store(name="base_config", node=RunnerConf)
     store.store(group="tasksets", name="base_uunifast", node=UUniFastConf)
     store.store(group="tasksets", name="base_explicit", node=ExplicitConf)
+    store.store(group="tasksets", name="base_file", node=FileConf)
     monitors = {
         "logging": LoggingConf,
         "stdout": StdoutConf,

@@ -101,6 +101,9 @@ class _Written:
     n_checked: int
 
     def variants(self) -> Iterator[TaskSet]:
+        if not self.taskset.choices:
+            yield self.taskset
+            return
         for variant in self.taskset.variants():
             yield replace(variant, tasks=_ranked(variant.tasks, self.priorities))
 

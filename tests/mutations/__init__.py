@@ -7,5 +7,5 @@ Whatever comes in, the only answers are acceptance and a refusal of `runner.erro
 | `mutators` | bytes, tokens and values, changed |
 | `kind` | what is fed, and what its answers may be |
 | `feeder` | worker processes with bounds, and what became of each input |
-| `texts`, `configs`, `messages`, `peers`, `files`, `records`, `names` | the kinds |
+| `texts`, `formats`, `configs`, `messages`, `peers`, `files`, `records`, `names` | the kinds |
 """

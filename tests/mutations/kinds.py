@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.mutations import configs, files, messages, names, peers, records, texts
+from tests.mutations import configs, files, formats, messages, names, peers, records, texts
 from tests.mutations.kind import Kind
 
 _ALL: tuple[type[Kind], ...] = (
     texts.ControlFile,
     texts.WrittenTaskSets,
+    formats.TaskSetFile,
     configs.ComposedConfig,
     messages.MailboxReply,
     messages.MailboxHello,
