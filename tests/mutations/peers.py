@@ -159,6 +159,8 @@ class SshPeer(Kind):
     share = 5
     refusals = (InfrastructureError, TaskSetError)
     limit_s = 60.0
+    # Of address space, of which the C library sets 64 MiB aside for each thread: here some threads of paramiko's and the peer's.
+    memory_mib = 1024
     budget_s: ClassVar[float] = 2.0
 
     def __init__(self, scratch: Path) -> None:
