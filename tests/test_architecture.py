@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
-    "model faults operator machines run_folder model.refusal model.task model.taskset fleet specs"
+    "model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive fleet specs"
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
@@ -37,7 +37,7 @@ RANKS = (
     " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
     " monitors.dispatcher monitors.listener data.rows data.database data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
-    " queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
+    " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",

@@ -25,6 +25,8 @@ DL_RUNTIME_MIN_NS = 1024
 DL_PERIOD_MIN_NS = 100_000
 DL_PERIOD_MAX_NS = (1 << 22) * 1000
 
+_WORD = (1 << 64) - 1
+
 WorkloadArg = int | str | tuple[str, ...]
 
 
@@ -41,7 +43,7 @@ class Policy(StrEnum):
 
 _NUMBERS = (
     *("period_ns", "wcet_ns", "deadline_ns", "offset_ns", "priority_rank", "n_jobs"),
-    *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
+    *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns", "jitter_ns"),
 )
 
 #: Workload name -> the arguments it takes, and whether each may be left out.
@@ -80,6 +82,8 @@ class Task:
         mem_limit_bytes: Memory that a job may have; None: as much as the guest has.
         cpu_affinity: CPUs the task may run on; empty: all.
         dl_runtime_ns: SCHED_DEADLINE budget; None takes `wcet_ns`.
+        jitter_ns: J: a job arrives up to this long after its release, from which response and deadline count on. For analysis and
+            simulation (`arrival_ns`); guests release punctually, and refuse it.
 
     Raises:
         UsageError: when a value is out of range, or two contradict each other; names the task and the field.
@@ -99,6 +103,7 @@ class Task:
     mem_limit_bytes: int | None = None
     cpu_affinity: tuple[int, ...] = ()
     dl_runtime_ns: int | None = None
+    jitter_ns: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.name, "task")
@@ -135,6 +140,9 @@ class Task:
                 check(value <= MAX_TIME_NS, f"{at}.{name}", f"is {value}, more than {MAX_TIME_NS}")
         check(
             0 <= self.offset_ns <= MAX_TIME_NS, f"{at}.offset_ns", f"is {self.offset_ns}, must be 0 or more"
+        )
+        check(
+            0 <= self.jitter_ns <= MAX_TIME_NS, f"{at}.jitter_ns", f"is {self.jitter_ns}, must be 0 or more"
         )
         check(self.priority_rank >= 0, f"{at}.priority_rank", "is negative; 0 is the most urgent")
         check(
@@ -271,12 +279,35 @@ class Task:
         """Nominal release of a job, after the start instant: O + kT."""
         return self.offset_ns + job_idx * (self.period_ns or 0)
 
+    def arrival_ns(self, task_idx: int, job_idx: int) -> int:
+        """When a job can first run: its release, delayed by up to `jitter_ns`, uniformly, and always alike for the same places.
+
+        The delay is the upper half of (J + 1) · h, h being the 64 bits that splitmix64 (Steele, Lea and Flood 2014) makes of
+        2^32 · `task_idx` + `job_idx`.
+        """
+        if not self.jitter_ns:
+            return self.release_ns(job_idx)
+        return self.release_ns(job_idx) + ((self.jitter_ns + 1) * _mixed((task_idx << 32) + job_idx) >> 64)
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they go into tables and into the identity of the set."""
+        """Plain values, as they go into tables and into the identity of the set.
+
+        Without `jitter_ns` where there is none: a set from before there was such a field keeps its identity.
+        """
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.jitter_ns:
+            del plain["jitter_ns"]
         plain["policy"] = self.policy.value
         plain["workload_args"] = {
             key: list(v) if isinstance(v, tuple) else v for key, v in self.workload_args.items()
         }
         plain["cpu_affinity"] = list(self.cpu_affinity)
         return plain
+
+
+def _mixed(number: int) -> int:
+    """64 bits that look random, of a number: one step of splitmix64."""
+    word = (number + 1) * 0x9E3779B97F4A7C15 & _WORD
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
+    return word ^ word >> 31

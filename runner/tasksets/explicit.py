@@ -115,7 +115,7 @@ def _ranked(tasks: tuple[Task, ...], priorities: Priorities) -> tuple[Task, ...]
             return tasks
 
 
-_TIMES = ("period", "wcet", "deadline", "offset", "kill_after_start", "dl_runtime")
+_TIMES = ("period", "wcet", "deadline", "offset", "jitter", "kill_after_start", "dl_runtime")
 #: Key in a task -> attribute of `Task`, and how its value is read. `workload_args` is read by `arguments`.
 _TASK_KEYS: Mapping[str, tuple[str, Reader]] = MappingProxyType(
     {
