@@ -19,14 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
-    "model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive fleet specs"
+    "model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet specs"
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
     "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
-    " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views submission qemu"
+    " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
+    " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
+    " tasksets.growing tasksets.boundary data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
-    " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
+    " config.generators config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
     " genode.profiles",
@@ -62,6 +64,7 @@ RANK = {
 HOMES = {
     "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
+    "convolutionalfixedsum": {"runner.tasksets.shares"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
         "runner.config.plan",
@@ -72,6 +75,7 @@ HOMES = {
         "runner.cli",
     },
     "omegaconf": {
+        "runner.config.generators",
         "runner.config.machines",
         "runner.config.plan",
         "runner.config.composer",

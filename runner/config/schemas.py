@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from runner.admission.capacity import Reserves
+from runner.config.generators import BoundaryConf, GrowingConf, RandomConf
 from runner.disturbance import DisturbanceLimits
 from runner.specs import BoardSpec, Console, GenodeSpec, MachinePolicy, NetworkSpec, QemuSpec, Reset
 
@@ -231,6 +232,9 @@ def register_schemas() -> None:
     store.store(name="base_config", node=RunnerConf)
     store.store(group="tasksets", name="base_uunifast", node=UUniFastConf)
     store.store(group="tasksets", name="base_explicit", node=ExplicitConf)
+    store.store(group="tasksets", name="base_random", node=RandomConf)
+    store.store(group="tasksets", name="base_boundary", node=BoundaryConf)
+    store.store(group="tasksets", name="base_growing", node=GrowingConf)
     monitors = {
         "logging": LoggingConf,
         "stdout": StdoutConf,

@@ -25,8 +25,6 @@ DL_RUNTIME_MIN_NS = 1024
 DL_PERIOD_MIN_NS = 100_000
 DL_PERIOD_MAX_NS = (1 << 22) * 1000
 
-_WORD = (1 << 64) - 1
-
 WorkloadArg = int | str | tuple[str, ...]
 
 
@@ -83,7 +81,7 @@ class Task:
         cpu_affinity: CPUs the task may run on; empty: all.
         dl_runtime_ns: SCHED_DEADLINE budget; None takes `wcet_ns`.
         jitter_ns: J: a job arrives up to this long after its release, from which response and deadline count on. For analysis and
-            simulation (`arrival_ns`); guests release punctually, and refuse it.
+            simulation (`runner.model.arrival`); guests release punctually, and refuse it.
 
     Raises:
         UsageError: when a value is out of range, or two contradict each other; names the task and the field.
@@ -279,16 +277,6 @@ class Task:
         """Nominal release of a job, after the start instant: O + kT."""
         return self.offset_ns + job_idx * (self.period_ns or 0)
 
-    def arrival_ns(self, task_idx: int, job_idx: int) -> int:
-        """When a job can first run: its release, delayed by up to `jitter_ns`, uniformly, and always alike for the same places.
-
-        The delay is the upper half of (J + 1) · h, h being the 64 bits that splitmix64 (Steele, Lea and Flood 2014) makes of
-        2^32 · `task_idx` + `job_idx`.
-        """
-        if not self.jitter_ns:
-            return self.release_ns(job_idx)
-        return self.release_ns(job_idx) + ((self.jitter_ns + 1) * _mixed((task_idx << 32) + job_idx) >> 64)
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they go into tables and into the identity of the set.
 
@@ -303,11 +291,3 @@ class Task:
         }
         plain["cpu_affinity"] = list(self.cpu_affinity)
         return plain
-
-
-def _mixed(number: int) -> int:
-    """64 bits that look random, of a number: one step of splitmix64."""
-    word = (number + 1) * 0x9E3779B97F4A7C15 & _WORD
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
-    return word ^ word >> 31

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runner.errors import TaskSetError
 from runner.model import OverrunPolicy, Policy, Task, TaskSet
+from runner.model.arrival import arrival_ns
 from runner.units import NS_PER_MS
 
 # sched(7), sched_rr_timeslice_ms: 100 ms by default.
@@ -76,8 +77,8 @@ class TaskState:
         """Make the next job the current one; False, and no longer live, when there is none."""
         self.job_idx += 1
         self.release_ns += self.period_ns
-        jitter = self.task.jitter_ns
-        self.arrival_ns = self.task.arrival_ns(self.idx, self.job_idx) if jitter else self.release_ns
+        late = self.task.jitter_ns > 0
+        self.arrival_ns = arrival_ns(self.task, self.idx, self.job_idx) if late else self.release_ns
         self.start_ns = None
         self.remaining_ns = self.cost_ns
         self.preemptions = 0
@@ -117,7 +118,7 @@ def task_state(idx: int, task: Task, taskset: TaskSet) -> TaskState:
         limit_ns=limit_ns or NEVER_NS,
         critical_ns=task.kill_after_start_ns or NEVER_NS,
         release_ns=task.offset_ns,
-        arrival_ns=task.arrival_ns(idx, 0),
+        arrival_ns=arrival_ns(task, idx, 0),
         task=task,
         allowance_ns=grant_ns,
         remaining_ns=cost,
