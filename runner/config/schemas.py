@@ -77,6 +77,7 @@ class SummaryConf:
     """The table at the end."""
 
     _target_: str = "runner.monitors.summary.SummaryMonitor"
+    expected: Any = "${expected}"
 
 
 @dataclass
@@ -215,6 +216,7 @@ class RunnerConf:
         reuse: Run folder, or SQLite file, of an earlier run: what it has measured is taken from there.
         monitors: Who is told.
         machines: Who measures.
+        expected: What is expected of the groups of task sets with these labels, for the table at the end.
         run_folder: Where the run's files go.
     """
 
@@ -223,6 +225,7 @@ class RunnerConf:
     reuse: str | None = None
     monitors: dict[str, Any] = field(default_factory=dict)
     machines: MachinesConf = field(default_factory=MachinesConf)
+    expected: dict[str, str] = field(default_factory=dict)
     run_folder: str = "${hydra:runtime.output_dir}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -219,10 +218,10 @@ class RandomTaskSets:
 
         The combinations of one set of numbers come one after the other.
         """
-        for set_idx, point_idx, combination_idx in itertools.product(
-            range(self._n_sets), range(len(self._totals)), range(self.n_combinations)
-        ):
-            yield self.make(point_idx, set_idx, combination_idx)
+        for set_idx in range(self._n_sets):  # `itertools.product` would keep all of them
+            for point_idx in range(len(self._totals)):
+                for combination_idx in range(self.n_combinations):
+                    yield self.make(point_idx, set_idx, combination_idx)
 
     def make(self, point_idx: int, set_idx: int, combination_idx: int = 0) -> TaskSet:
         """One set, alone.

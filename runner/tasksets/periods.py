@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
@@ -83,10 +83,13 @@ class PeriodRule:
             case Distribution.HARMONIC:
                 return self.max_ns
             case Distribution.UNIFORM | Distribution.LOG_UNIFORM:
-                return int(self.max_ns**n_tasks)
+                values_ns: Sequence[int] = range(self.min_ns, self.max_ns + 1, self.granularity_ns)
+                if (self.max_ns - self.min_ns) // self.granularity_ns >= MAX_PERIODS:
+                    return int(self.max_ns**n_tasks)
             case _:
-                longest_first = sorted(self.values_ns, reverse=True)
-                return min(math.lcm(*self.values_ns), math.prod(longest_first[:n_tasks]))
+                values_ns = self.values_ns
+        longest_first = sorted(values_ns, reverse=True)
+        return min(math.lcm(*values_ns), math.prod(longest_first[:n_tasks]))
 
     def draw(self, n_tasks: int, uniform: Uniform) -> list[int]:
         """The periods of n tasks."""

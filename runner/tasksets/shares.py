@@ -10,13 +10,16 @@ from functools import lru_cache
 
 from runner.errors import HostError, UsageError
 from runner.tasksets.request import number, require
-from runner.tasksets.stream import Uniform
+from runner.tasksets.stream import Uniform, uniform_stream
 from runner.tasksets.written import is_list, sequence
 
 # Below this, redrawing until every task fits takes too long: 10,000 draws a set.
 MIN_ACCEPTANCE = 1e-4
 # What `cfsa` of convolutionalfixedsum copes with; its numerical twin draws from Python's one global stream, which cannot be seeded per set.
 MAX_CONVOLUTIONAL_TASKS = 15
+_MAX_CONVOLUTIONAL_DRAWS = 100
+_CONVOLUTIONAL_TOLERANCE = 1e-6
+_N_TRIALS = 3
 
 
 class Shares(StrEnum):
@@ -102,7 +105,7 @@ def randfixedsum(n: int, total: float, uniform: Uniform) -> list[float]:
     numbers: list[float] = []
     sum_so_far, product = 0.0, 1.0
     for i in range(n - 1, 0, -1):
-        one = 1 if uniform() <= rows[i - 1][min(max(place, 0), i)] else 0
+        one = 1 if uniform() < rows[i - 1][min(max(place, 0), i)] else 0
         factor = uniform() ** (1.0 / i)
         sum_so_far += (1.0 - factor) * product * left / (i + 1)
         product *= factor
@@ -121,21 +124,47 @@ def convolutionalfixedsum(
 ) -> list[float]:
     """One number within each of the bounds, with the given sum, uniform over all: ConvolutionalFixedSum.
 
+    What the package returns is checked, and drawn again if it is none of these.
+
     Raises:
         HostError: the package is not installed.
+        UsageError: it did not come to a result.
     """
     try:
         # late import: an extra of its own, with compiled code; only who asks for it needs it
-        from convolutionalfixedsum import CFSAConfig, cfsa
+        from convolutionalfixedsum.cfsa import CFSAConfig, CFSAError, cfsa
     except ImportError as exc:
         raise HostError(
             f"shares: convolutionalfixedsum needs the package of that name: {exc}",
             where="shares",
             next_step="pip install 'rtfleet[convolutionalfixedsum]', or choose shares: randfixedsum where all tasks have the same bounds",
         ) from exc
-    seed = 1 + int(uniform() * ((1 << 53) - 1))  # it takes 0 for none
-    lows, highs = ([float(bound[side]) for bound in bounds] for side in (0, 1))
-    return [float(share) for share in cfsa(len(bounds), total, lows, highs, CFSAConfig(seed=seed))]
+    # Counted from the lower bounds: with others than 0 its solver often gives up, and moving all along changes no distribution.
+    spans = [high - low for low, high in bounds]
+    free = total - math.fsum(low for low, _ in bounds)
+    # What the package does not survive: one number, and no room for any.
+    if len(bounds) == 1:
+        return [total]
+    for side, is_full in ((0, free <= 0), (1, free >= math.fsum(spans))):
+        if is_full:
+            return [bound[side] for bound in bounds]
+    for _ in range(_MAX_CONVOLUTIONAL_DRAWS):
+        seed = 1 + int(uniform() * ((1 << 53) - 1))  # it takes 0 for none
+        try:
+            parts = [
+                float(part)
+                for part in cfsa(len(bounds), free, [0.0] * len(bounds), spans, CFSAConfig(seed=seed))
+            ]
+        except CFSAError:
+            continue
+        off = max(max(-part, part - span) for part, span in zip(parts, spans, strict=True))
+        if max(off, abs(math.fsum(parts) - free)) <= _CONVOLUTIONAL_TOLERANCE:
+            return [min(high, max(low, low + part)) for (low, high), part in zip(bounds, parts, strict=True)]
+    raise UsageError(
+        f"shares: convolutionalfixedsum does not come to numbers within the bounds whose sum is {total:g}",
+        where="shares",
+        next_step="choose a sum further from the least and the most that the bounds allow, or shares: randfixedsum",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +201,8 @@ class ShareRule:
             f"is {total:g}; {n} tasks within their bounds have a sum in ({least:g}, {most:g}]",
             "lower it, or raise n_tasks" if total > most else "raise it, or lower share_min or n_tasks",
         )
+        if self.kind is Shares.CONVOLUTIONALFIXEDSUM:
+            self._try_out(total, key)
         if self.kind not in (Shares.UUNIFAST, Shares.UUNIFAST_DISCARD):
             return
         chance = acceptance_probability(n, total, self._low, self._high)
@@ -188,6 +219,14 @@ class ShareRule:
             f"is {total:g}: of {n} tasks hardly ever (probability {max(chance, 0):.1g}) all are within their bounds",
             "choose shares: randfixedsum (RandFixedSum), which redraws nothing; or lower it, or raise n_tasks",
         )
+
+    def _try_out(self, total: float, key: str) -> None:
+        """Whether the package is there, and copes with these bounds."""
+        try:
+            for attempt in range(_N_TRIALS):
+                convolutionalfixedsum(total, self.bounds, uniform_stream(attempt))
+        except UsageError as exc:
+            raise UsageError(f"{key}: {exc.what}", where=key, next_step=exc.next_step) from exc
 
     def draw(self, total: float, uniform: Uniform) -> list[float]:
         """Utilizations with that sum."""
