@@ -186,8 +186,7 @@ class TestQueue:
         assert not queue.drained
         queue.done(second, measured(second))
         assert queue.acquire() is None
-        assert queue.drained
-        assert (queue.drained, queue.n_total) == (True, 2)
+        assert (queue.drained, queue.n_total, queue.n_done) == (True, 2, 2)
 
     def test_a_set_that_is_given_up_has_no_verdict(self) -> None:
         source = Scripted(2, 0)

@@ -26,7 +26,7 @@ RANKS = (
     "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
     " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
-    " tasksets.growing tasksets.boundary data.schema data.views submission qemu"
+    " tasksets.growing tasksets.boundary tasksets.bulk data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
     " config.generators config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"

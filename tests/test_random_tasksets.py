@@ -15,10 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import UsageError
+from runner.errors import TaskSetError, UsageError
+from runner.events import JobEvent
+from runner.genode.descriptions import encode_descriptions
 from runner.model import Policy, Task, TaskSet, rank_by
 from runner.model.arrival import arrival_ns
+from runner.simulator import Simulation
+from runner.task_loader import wire
 from runner.tasksets import ExplicitTaskSets, RandomTaskSets, UUniFastTaskSets
+from runner.tasksets.bulk import make_many
 from runner.tasksets.explicit import write_down
 from runner.tasksets.periods import WATERS_SHARES, period_rule
 from runner.tasksets.priorities import Priorities, audsley, meets_deadline, ranked
@@ -513,3 +518,97 @@ class TestJitter:
         assert statistics.fmean(delays) == pytest.approx(49.5, abs=2)
         assert delays[:4] == [arrival_ns(task, 3, job) - 1000 * job for job in range(4)]
         assert delays[:20] != [arrival_ns(task, 2, job) - 1000 * job for job in range(20)]
+
+    def test_the_simulation_delays_jobs(self) -> None:
+        """Responses count from the release; no job begins before it arrives, and one alone begins just then."""
+        tasks = (Task(period_ns=10 * MS, wcet_ns=MS, jitter_ns=4 * MS, n_jobs=50),)
+        jobs = [event.job for event in Simulation(TaskSet(tasks)).events() if isinstance(event, JobEvent)]
+        assert [job.start_ns for job in jobs] == [arrival_ns(tasks[0], 0, idx) for idx in range(50)]
+        assert [job.release_ns for job in jobs] == [10 * MS * idx for idx in range(50)]
+
+    @given(st.data())
+    @settings(max_examples=40, deadline=None)
+    def test_no_simulated_response_exceeds_analysis(self, data: st.DataObject) -> None:
+        periods = data.draw(st.lists(st.sampled_from([20, 30, 50]), min_size=1, max_size=4))
+        tasks = rank_by(
+            [
+                Task(
+                    period_ns=period * MS,
+                    wcet_ns=data.draw(st.integers(1, 10)) * MS,
+                    jitter_ns=data.draw(st.integers(0, 10)) * MS,
+                    n_jobs=600 // period,
+                )
+                for period in periods
+            ],
+            "period_ns",
+        )
+        met = []
+        for idx, task in enumerate(tasks):
+            others = [other for place, other in enumerate(tasks) if place != idx]
+            met.append(
+                meets_deadline(task, [one for one in others if one.priority_rank <= task.priority_rank])
+            )
+        taskset = TaskSet(tasks)
+        for event in Simulation(taskset).events():
+            if isinstance(event, JobEvent) and met[event.job.task_idx]:
+                assert event.job.missed(taskset) is not True
+
+    def test_guests_refuse_it(self) -> None:
+        jittery = TaskSet((Task(period_ns=10 * MS, wcet_ns=MS, jitter_ns=1),))
+        with pytest.raises(TaskSetError, match="release jitter") as caught:
+            wire.encode(jittery)
+        assert "machines=simulation" in caught.value.next_step
+        with pytest.raises(TaskSetError, match="release jitter"):
+            encode_descriptions(jittery)
+
+
+class TestBulk:
+    """Many sets at once, as arrays."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"n_tasks": 10, "utilizations": [0.5, 0.9], "seed": 0},
+            {"n_tasks": 5, "utilizations": [2.0, 2.5], "seed": 1 << 100},
+            {"n_tasks": 1, "utilizations": [0.5, 0.5]},
+            {
+                "n_tasks": 4,
+                "share_max": 0.6,
+                "share_min": 0.01,
+                "periods": ["1s", "999999937ns"],
+                "horizon": "1s",
+            },
+        ],
+    )
+    def test_they_are_the_same_sets(self, changes: dict[str, Any]) -> None:
+        source = random_sets(**{"sets_per_utilization": 10_000, **changes})
+        many = make_many(source, 1, 7, 1000)
+        for row in range(0, 1000, 5):
+            tasks = source.make(1, 7 + row).tasks
+            assert many.wcet_ns[row].tolist() == [task.wcet_ns for task in tasks]
+            assert many.period_ns[row].tolist() == [task.period_ns for task in tasks]
+
+    def test_what_is_in_doubt_is_made_singly(self) -> None:
+        """Utilizations of .5 and periods of whole microseconds: with one task every C is a whole number."""
+        source = random_sets(n_tasks=1, utilizations=[0.5], sets_per_utilization=20_000)
+        assert set(
+            (make_many(source, 0, 0, 50).wcet_ns * 2 - make_many(source, 0, 0, 50).period_ns).ravel()
+        ) == {0}
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"policy": ["fifo", "rr"]},
+            {"periods": "automotive"},
+            {"shares": "randfixedsum"},
+            {"jitter": 0.1},
+            {"deadlines": "constrained"},
+        ],
+    )
+    def test_other_rules_are_refused(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match="source has"):
+            make_many(random_sets(**changes), 0, 0, 2)
+
+    def test_sets_that_are_not_there(self) -> None:
+        with pytest.raises(UsageError, match="not so many"):
+            make_many(random_sets(), 0, 3, 2)

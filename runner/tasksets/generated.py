@@ -146,7 +146,7 @@ class RandomTaskSets:
         given.update({**_DEFAULTS, **others})
         self._share_bounds: Any = given.pop("share_bounds")
         self._n_sets = count(sets_per_utilization, "sets_per_utilization", 1, MAX_SETS)
-        self._seed = count(seed, "seed", 0, (1 << MAX_SEED_BITS) - 1)
+        self.seed = count(seed, "seed", 0, (1 << MAX_SEED_BITS) - 1)
         self._values = {name: _several(value, name) for name, value in given.items()}
         self.n_combinations = math.prod(map(len, self._values.values()))
         require(
@@ -162,7 +162,8 @@ class RandomTaskSets:
             for idx, total in enumerate(self._totals):
                 if total is not None:
                     recipe.shares.check(total, f"utilizations[{idx}]")
-        self._cached = lru_cache(maxsize=64)(self._recipe)
+        #: How the sets of one combination are made.
+        self.recipe = lru_cache(maxsize=64)(self._recipe)
 
     def _points(self, utilizations: object) -> tuple[float | None, ...]:
         known_cost = [workload == SPIN for workload in self._values["workload"]]
@@ -237,12 +238,12 @@ class RandomTaskSets:
             f"is {combination_idx}: no such one",
         )
         total = self._totals[point_idx]
-        recipe = self._cached(combination_idx)
+        recipe = self.recipe(combination_idx)
 
         def stream(part: Stream) -> Uniform:
-            return uniform_stream(self._seed, point_idx, set_idx, int(part))
+            return uniform_stream(self.seed, point_idx, set_idx, int(part))
 
-        tasks = recipe.draw(total, uniform_stream(self._seed, point_idx, set_idx), stream)
+        tasks = recipe.draw(total, uniform_stream(self.seed, point_idx, set_idx), stream)
         point = "set" if total is None else f"u{total:g}"
         return TaskSet(
             tasks,
@@ -252,7 +253,7 @@ class RandomTaskSets:
             provenance=Provenance(
                 generator=self.generator or recipe.shares.kind.value,
                 params={**self._params(combination_idx), "point_idx": point_idx, "set_idx": set_idx},
-                seed=self._seed,
+                seed=self.seed,
                 utilization_target=total,
             ),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -167,10 +167,19 @@ class Recipe:
         horizon_ns = self._horizon_ns(periods_ns)
         draws = {part: stream(part) for part in self._parts}
         tasks = [
-            self._task(idx, cost, period_ns, horizon_ns, draws)
-            for idx, (cost, period_ns) in enumerate(zip(costs, periods_ns, strict=True))
+            self._task(idx, cost, period_ns, horizon_ns, rank=rank, draws=draws)
+            for idx, (cost, period_ns, rank) in enumerate(
+                zip(costs, periods_ns, self._ranks(periods_ns), strict=True)
+            )
         ]
-        return ranked(tasks, self.priorities)
+        return ranked(tasks, Priorities.EXPLICIT if self.priorities is Priorities.RM else self.priorities)
+
+    def _ranks(self, periods_ns: list[int]) -> Sequence[int]:
+        """Rate-monotonic ones at once, for to make a task anew takes as long as all the rest; the tasks' order for others."""
+        if self.priorities is not Priorities.RM:
+            return range(self.n_tasks)
+        ranks = {period_ns: rank for rank, period_ns in enumerate(sorted(set(periods_ns)))}
+        return [ranks[period_ns] for period_ns in periods_ns]
 
     @property
     def _parts(self) -> list[Stream]:
@@ -190,7 +199,14 @@ class Recipe:
         return whole_ns if self.horizon_ns is None else min(whole_ns, self.horizon_ns)
 
     def _task(
-        self, idx: int, cost_ns: int | None, period_ns: int, horizon_ns: int, draws: dict[Stream, Uniform]
+        self,
+        idx: int,
+        cost_ns: int | None,
+        period_ns: int,
+        horizon_ns: int,
+        *,
+        rank: int,
+        draws: dict[Stream, Uniform],
     ) -> Task:
         deadline_ns = None
         if Stream.DEADLINES in draws:
@@ -208,7 +224,7 @@ class Recipe:
             deadline_ns=deadline_ns,
             offset_ns=_part_of(self.offsets, period_ns, draws.get(Stream.OFFSETS)),
             jitter_ns=_part_of(self.jitter, period_ns, draws.get(Stream.JITTER)),
-            priority_rank=idx if self.priorities is Priorities.EXPLICIT else 0,
+            priority_rank=rank,
             n_jobs=math.ceil(horizon_ns / period_ns),
             policy=self.policy,
             workload=workload,
