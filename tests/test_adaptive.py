@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import combinations, islice
@@ -396,3 +398,22 @@ def test_any_rounds_are_told_in_order(sizes: list[int], seed: int, n_machines: i
         expected.tell(len(one_by_one) - 1, int(taskset.taskset_id, 16) % 2 == 0)
     assert drawn == one_by_one
     assert source.told == plain.told
+
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "tasksets.md"
+
+
+def test_what_the_document_shows_works() -> None:
+    """A session as shown, and a source that follows results: it finds the largest C at which both deadlines are met."""
+    session, breakdown = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    shown = doctest.DocTestParser().get_doctest(session, {}, "tasksets.md", str(DOCUMENT), 0)
+    assert doctest.DocTestRunner().run(shown).failed == 0
+    names: dict[str, Any] = {}
+    exec(breakdown, names)
+    queue = TestQueue().queue(names["Breakdown"]())
+    costs = []
+    while (lease := queue.acquire()) is not None:
+        costs.append(lease.taskset.tasks[1].wcet_ns or 0)
+        queue.done(lease, measured(lease))
+    # Of 50 ms the other task takes 27 ms at most: 23 are left.
+    assert costs[-1] == pytest.approx(23_000_000, abs=2000)
