@@ -83,6 +83,12 @@ def main() -> int:
     )
     asked = parser.parse_args()
     print_heading(f"{asked.sets} task sets of {N_TASKS} tasks, {asked.rounds} rounds")
+    # First of all, for what is told is the peak.
+    if asked.variants:
+        growth_mib = memory_growth_mib(asked.variants, min(10_000, asked.variants))
+        print(
+            f"{asked.variants} variants of a grid: memory grew by {growth_mib:.1f} MiB after the first 10000"
+        )
     made_by = source(asked.sets)
     n_single = max(1, asked.sets // 50)
     bulk, single = [], []
@@ -96,11 +102,6 @@ def main() -> int:
         )
         bulk.append(peer_s / many_s)
         single.append(peer_s / one_s)
-    if asked.variants:
-        growth_mib = memory_growth_mib(asked.variants, min(10_000, asked.variants))
-        print(
-            f"{asked.variants} variants of a grid: memory grew by {growth_mib:.1f} MiB after the first 10000"
-        )
     print(
         f"task sets, each an object that checks itself: {statistics.median(single):.3f} times as fast as SimSo's lists"
     )

@@ -609,6 +609,13 @@ class TestBulk:
         with pytest.raises(UsageError, match="source has"):
             make_many(random_sets(**changes), 0, 0, 2)
 
+    def test_the_most_urgent_first(self) -> None:
+        source = random_sets(sets_per_utilization=50)
+        many = make_many(source, 0, 0, 50).rate_monotonic()
+        for row in range(50):
+            order = sorted(source.make(0, row).tasks, key=lambda task: task.priority_rank)
+            assert many.wcet_ns[row].tolist() == [task.wcet_ns for task in order]
+
     def test_sets_that_are_not_there(self) -> None:
         with pytest.raises(UsageError, match="not so many"):
             make_many(random_sets(), 0, 3, 2)

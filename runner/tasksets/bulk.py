@@ -39,6 +39,13 @@ class TaskSetArrays:
     wcet_ns: NDArray[np.int64]
     period_ns: NDArray[np.int64]
 
+    def rate_monotonic(self) -> TaskSetArrays:
+        """The same sets, the most urgent task of each first; tasks of equal periods stay in their order."""
+        order = np.argsort(self.period_ns, axis=1, kind="stable")
+        return TaskSetArrays(
+            *(np.take_along_axis(each, order, axis=1) for each in (self.wcet_ns, self.period_ns))
+        )
+
 
 def make_many(source: RandomTaskSets, point_idx: int, first_idx: int, n_sets: int) -> TaskSetArrays:
     """C and T of sets `first_idx` … of a point, in the order of their places.
