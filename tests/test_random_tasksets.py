@@ -122,6 +122,12 @@ class TestShares:
         with pytest.raises(UsageError, match="out of bounds"):
             rule.check(0.9, "utilizations[0]")
 
+    def test_one_task_alone_takes_it_all(self) -> None:
+        source = random_sets(
+            n_tasks=1, shares=["uunifast", "uunifast_discard", "randfixedsum"], utilizations=[1.0]
+        )
+        assert {taskset.utilization for taskset in source.variants()} == {1.0}
+
     def test_acceptance_probability_of_a_hopeless_sum(self) -> None:
         assert acceptance_probability(10, 8) == pytest.approx(3.7e-6, rel=0.02)
 

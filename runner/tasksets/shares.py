@@ -50,6 +50,8 @@ def uunifast(n_tasks: int, utilization: float, uniform: Uniform) -> list[float]:
 
 def acceptance_probability(n_tasks: int, utilization: float, low: float = 0.0, high: float = 1.0) -> float:
     """How likely one draw of UUniFast has every share in [low, high] (inclusion and exclusion over the corners of the simplex)."""
+    if n_tasks == 1:
+        return float(low <= utilization <= high)
     free = utilization - n_tasks * low
     if free <= 0 or utilization >= n_tasks * high:
         return 0.0
@@ -214,7 +216,7 @@ class ShareRule:
                 "choose shares: uunifast_discard, or randfixedsum",
             )
         require(
-            n == 1 or chance >= MIN_ACCEPTANCE,
+            chance >= MIN_ACCEPTANCE,
             key,
             f"is {total:g}: of {n} tasks hardly ever (probability {max(chance, 0):.1g}) all are within their bounds",
             "choose shares: randfixedsum (RandFixedSum), which redraws nothing; or lower it, or raise n_tasks",
