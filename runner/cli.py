@@ -38,17 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says; returns the exit code. `--multirun` runs several, one after the other."""
     # What is measured is its user's, as are the sockets of guests and whatever else lies in a run folder.
     os.umask(0o077)
-    # Until there is a run, which has its own way: both end the program in order.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     # Otherwise Hydra prints errors in its own way and ends with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # A log on a full disk: what the run cannot do without tells so itself.
     logging.raiseExceptions = False
-    register_schemas()
-    bound_config_files()
     with Masking() as masking:
         try:
+            # Until there is a run, which has its own way: both end the program in order.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+            register_schemas()
+            bound_config_files()
             code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)
         except KeyboardInterrupt:
             print("stopped before anything was measured", file=sys.stderr)

@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{one.name}: {one.what}\n    {one.source}" for one in FAULTS))
         return ExitCode.OK
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rtfleet-rehearsal-"))
     survives = False
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         faults = named(options.faults)
         setup = compose(overrides, max(1, options.sets))
         adopt_orphans()

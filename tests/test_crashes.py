@@ -73,7 +73,7 @@ def test_what_is_lost_is_found(tmp_path: Path) -> None:
     """The examiner is of no use if it does not see it: without fsync a loss of power takes what was said to be safe."""
     careless = (
         "import sys, runpy\n"
-        "from runner import ledger\n"
+        "from runner.data import ledger\n"
         "prepare = ledger.Ledger._prepare\n"
         "def carelessly(self, database):\n"
         "    prepare(self, database)\n"

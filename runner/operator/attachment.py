@@ -107,7 +107,6 @@ class _Consoles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._link: ConsoleLink | None = None
         self._fd: int | None = None
         self._seen: tuple[int, int] | None = None
         self._is_new = False
@@ -123,7 +122,8 @@ class _Consoles:
         with suppress(OSError, UsageError):  # there is none now
             status = (self._folder / LINK_NAME).stat()
             seen = (status.st_ino, status.st_mtime_ns)
-            if seen != self._seen or self._fd is None:
+            # A link that was written anew is another guest's, whatever it says: names of terminals and processes come again.
+            if seen != self._seen:
                 self._go_to(read_link(self._folder))
                 self._seen = seen
         if self._fd is not None:
@@ -131,12 +131,10 @@ class _Consoles:
         return time.monotonic() - self._there_s <= NEXT_GUEST_S
 
     def _go_to(self, link: ConsoleLink) -> None:
-        if link == self._link:  # also when it was left: it has ended
-            return
         fd = _open(link)
         if fd is not None:
             self._leave()
-            self._link, self._fd, self._is_new = link, fd, True
+            self._fd, self._is_new = fd, True
 
     def _leave(self) -> None:
         if self._fd is not None:

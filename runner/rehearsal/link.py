@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _MAX_BYTES = 1 << 16
@@ -43,11 +45,23 @@ class Call:
         return cls(fields["what"], fields["pid"], fields["facts"])
 
 
+@contextmanager
+def short_name(path: str | Path) -> Iterator[str]:
+    """A name of a socket while the block runs; its path may be longer than the 108 bytes that the kernel takes."""
+    folder, name = os.path.split(path)
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
+
+
 def ask(address: str, what: str, **facts: object) -> str:
     """What the rehearsal answers, which may take as long as it likes; empty: go on, as also when there is no rehearsal any more."""
     try:
         with socket.socket(socket.AF_UNIX) as line:
-            line.connect(address)
+            with short_name(address) as name:
+                line.connect(name)
             line.sendall(Call(what, os.getpid(), facts).encode())
             with line.makefile("rb") as answer:
                 return answer.readline(_MAX_BYTES).decode().strip()

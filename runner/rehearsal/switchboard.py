@@ -9,7 +9,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from runner.rehearsal.link import Call
+from runner.rehearsal.link import Call, short_name
 
 _POLL_S = 0.05
 
@@ -42,7 +42,8 @@ class Switchboard:
                         return
 
         self._path = path
-        self._server = _Server(str(path), Handler)
+        with short_name(path) as name:
+            self._server = _Server(name, Handler)
         self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="switchboard")
 
     def __enter__(self) -> Self:
