@@ -6,12 +6,12 @@ import inspect
 import os
 
 from runner.config.plan import RunPlan, located
-from runner.errors import UsageError
+from runner.errors import TaskSetError, UsageError
 from runner.hosts.base import AbstractHost
 from runner.hosts.board import check_boards
 from runner.machines.kinds import boards, genode, qemu, with_screens, without_host
 from runner.machines.station import MachineKind
-from runner.model import TaskSetSource
+from runner.model import TaskSet, TaskSetSource
 from runner.model.task import MAX_CPUS
 from runner.monitors.base import AbstractMonitor
 from runner.operator.screen import check_screen
@@ -49,7 +49,7 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
                 next_step="derive the class from runner.monitors.base.AbstractMonitor",
             )
         monitors.append(monitor)
-    _check_tasksets(source, _vcpus(plan))
+    _check_tasksets(source, _vcpus(plan), punctual=not _is_ideal(plan.open_session.func))
     kind = _kind(plan)
     _check_session(plan)
     if plan.qemu is not None:
@@ -77,11 +77,13 @@ def _has_host(plan: RunPlan) -> bool:
     return (plan.qemu or plan.genode or plan.boards) is not None
 
 
-def _check_tasksets(source: TaskSetSource, vcpus: int) -> None:
+def _check_tasksets(source: TaskSetSource, vcpus: int, *, punctual: bool) -> None:
     n_variants = source.n_variants
     if n_variants is None or n_variants > N_CHECKED:
         return
     for taskset in source.variants():
+        if punctual:
+            _refuse_jitter(taskset)
         for task in taskset.tasks:
             at = f"task set {taskset.name!r}, task {task.name!r}"
             if task.cpu_affinity and task.cpu_affinity[-1] >= vcpus:
@@ -97,6 +99,13 @@ def _check_tasksets(source: TaskSetSource, vcpus: int) -> None:
                     where="workload_args.path",
                     next_step="correct the path; it is read on this computer and uploaded to the guests",
                 )
+
+
+def _refuse_jitter(taskset: TaskSet) -> None:
+    try:
+        taskset.refuse_jitter()
+    except TaskSetError as exc:
+        raise UsageError(exc.what, where=exc.where, next_step=exc.next_step) from exc
 
 
 def _check_session(plan: RunPlan) -> None:

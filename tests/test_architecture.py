@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
-    "model faults operator machines run_folder model.refusal model.task model.taskset fleet specs"
+    "model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet specs"
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
@@ -27,9 +27,11 @@ RANKS = (
     " formats formats.document formats.export formats.jobs formats.kinds formats.markup formats.native formats.native_schema"
     " formats.notes formats.original formats.original_task formats.rt_app formats.rtspin formats.schedcat formats.simso"
     " formats.single formats.source formats.task_hash"
-    " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views submission qemu"
+    " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
+    " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
+    " tasksets.growing tasksets.boundary tasksets.bulk data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
-    " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
+    " config.generators config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
     " genode.profiles",
@@ -40,7 +42,7 @@ RANKS = (
     " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
     " monitors.dispatcher monitors.listener data.rows data.database data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
-    " queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
+    " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",
@@ -65,6 +67,7 @@ RANK = {
 HOMES = {
     "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
+    "convolutionalfixedsum": {"runner.tasksets.shares"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
         "runner.config.plan",
@@ -75,6 +78,7 @@ HOMES = {
         "runner.cli",
     },
     "omegaconf": {
+        "runner.config.generators",
         "runner.config.machines",
         "runner.config.plan",
         "runner.config.composer",

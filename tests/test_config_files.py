@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_section_that_refers_to_something_else_is_named(
     assert section in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/")])
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("experiment/g")])
 def test_an_experiment_runs_what_it_is_named_for(tmp_path: Path, name: str) -> None:
     """On guests and simulated alike; another machine or monitor can still be chosen beside it."""
     config = composed(tmp_path, override_for(name), "machines=simulation", "monitors=[stdout]")
@@ -126,6 +127,31 @@ def test_an_experiment_runs_what_it_is_named_for(tmp_path: Path, name: str) -> N
     assert any(name.rpartition("/")[2] == one for one in names)
     assert kind.open_host is None
     assert [type(monitor).__name__ for monitor in monitors] == ["StdoutMonitor"]
+
+
+def test_the_default_experiment_measures_the_same_sets_under_both_schedulers(tmp_path: Path) -> None:
+    config = composed(tmp_path, "experiment=default")
+    source, _, _ = check(to_plan(config))
+    assert source.n_variants == 2200
+    sets = list(islice(source.variants(), 22))
+    for fifo, deadline in zip(sets[::2], sets[1::2], strict=True):
+        assert {task.policy.value for task in fifo.tasks} == {"fifo"}
+        assert {task.policy.value for task in deadline.tasks} == {"deadline"}
+        numbers = [
+            [(task.wcet_ns, task.period_ns, task.n_jobs) for task in one.tasks] for one in (fifo, deadline)
+        ]
+        assert numbers[0] == numbers[1]
+        assert fifo.hyperperiod_ns is not None
+        assert 3 * fifo.hyperperiod_ns <= 1_800_000_000
+    labels = {f"{one.provenance.utilization_target:.2f} {one.tasks[0].policy.value}" for one in sets}
+    assert labels == set(config.expected)
+
+
+def test_release_jitter_is_for_the_simulation(tmp_path: Path) -> None:
+    jittery = ("tasksets=random", "tasksets.jitter=0.1")
+    check(to_plan(composed(tmp_path, *jittery, "machines=simulation")))
+    with pytest.raises(UsageError, match="release jitter"):
+        check(to_plan(composed(tmp_path, *jittery)))
 
 
 def test_the_default_is_what_it_promises(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from runner.admission.capacity import Reserves
+from runner.config.generators import BoundaryConf, GrowingConf, RandomConf
 from runner.disturbance import DisturbanceLimits
 from runner.specs import BoardSpec, Console, GenodeSpec, MachinePolicy, NetworkSpec, QemuSpec, Reset
 
@@ -88,6 +89,7 @@ class SummaryConf:
     """The table at the end."""
 
     _target_: str = "runner.monitors.summary.SummaryMonitor"
+    expected: Any = "${expected}"
 
 
 @dataclass
@@ -226,6 +228,7 @@ class RunnerConf:
         reuse: Run folder, or SQLite file, of an earlier run: what it has measured is taken from there.
         monitors: Who is told.
         machines: Who measures.
+        expected: What is expected of the groups of task sets with these labels, for the table at the end.
         run_folder: Where the run's files go.
     """
 
@@ -234,6 +237,7 @@ class RunnerConf:
     reuse: str | None = None
     monitors: dict[str, Any] = field(default_factory=dict)
     machines: MachinesConf = field(default_factory=MachinesConf)
+    expected: dict[str, str] = field(default_factory=dict)
     run_folder: str = "${hydra:runtime.output_dir}"
 
 
@@ -244,6 +248,9 @@ def register_schemas() -> None:
     store.store(group="tasksets", name="base_uunifast", node=UUniFastConf)
     store.store(group="tasksets", name="base_explicit", node=ExplicitConf)
     store.store(group="tasksets", name="base_file", node=FileConf)
+    store.store(group="tasksets", name="base_random", node=RandomConf)
+    store.store(group="tasksets", name="base_boundary", node=BoundaryConf)
+    store.store(group="tasksets", name="base_growing", node=GrowingConf)
     monitors = {
         "logging": LoggingConf,
         "stdout": StdoutConf,

@@ -23,7 +23,7 @@ _ENDED = (
 )
 _CHUNK_SETS = 2048
 _ROWS = (
-    "SELECT set_idx, ledger.repetition, ledger.taskset_id, state, n_failed, identity, table_sha256"
+    "SELECT set_idx, ledger.repetition, ledger.taskset_id, state, n_failed, identity, table_sha256, schedulable"
     " FROM ledger LEFT JOIN runs USING (run_id)"
     " WHERE submission = ? AND set_idx >= ? AND set_idx < ? ORDER BY set_idx, ledger.repetition"
 )
@@ -75,12 +75,14 @@ class KnownSet:
         bad: Whether it was given up.
         measured: Repetition -> identity and digest of the job table, of each measurement that is done.
         failed: Repetition -> attempts that failed, and what they came to, of those that are not done.
+        verdicts: Whether no job missed, of each measurement that is done; None where that is open.
     """
 
     taskset_id: str
     bad: bool
     measured: Mapping[int, tuple[str | None, str | None]]
     failed: Mapping[int, tuple[int, Tries]]
+    verdicts: tuple[bool | None, ...] = ()
 
 
 class Progress:
@@ -181,14 +183,16 @@ class Progress:
         ids: dict[int, str] = {}
         bad: set[int] = set()
         measured: dict[int, dict[int, tuple[str | None, str | None]]] = {}
+        verdicts: dict[int, list[bool | None]] = {}
         tries = {(set_idx, repetition): Tries(*counts) for set_idx, repetition, *counts in faults}
         failed: dict[int, dict[int, tuple[int, Tries]]] = {}
-        for set_idx, repetition, taskset_id, state, n_failed, identity, table_sha256 in rows:
+        for set_idx, repetition, taskset_id, state, n_failed, identity, table_sha256, schedulable in rows:
             ids[set_idx] = taskset_id
             if state == "bad":
                 bad.add(set_idx)
             elif state == "done":
                 measured.setdefault(set_idx, {})[repetition] = (identity, table_sha256)
+                verdicts.setdefault(set_idx, []).append(None if schedulable is None else bool(schedulable))
             else:
                 before = tries.get((set_idx, repetition), Tries())
                 # What failed otherwise was disturbed, or its incident did not reach the disk.
@@ -203,6 +207,7 @@ class Progress:
                 bad=set_idx in bad,
                 measured=measured.get(set_idx, {}),
                 failed=failed.get(set_idx, {}),
+                verdicts=tuple(verdicts.get(set_idx, ())),
             )
             for set_idx, taskset_id in ids.items()
         }

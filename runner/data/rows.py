@@ -79,6 +79,7 @@ def task_rows(taskset: TaskSet) -> Iterator[Row]:
             task.dl_budget_ns if served else None,
             task.relative_deadline_ns if served else None,
             task.period_ns if served else None,
+            task.jitter_ns,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: Marks a file as ours among all SQLite files: `RTF1`.
 APPLICATION_ID = 0x52544631
 
@@ -126,6 +126,7 @@ TASKS = Table(
         Column("workload_args_json", Kind.TEXT, required=True),
         *_columns(Kind.INT, "mem_limit_bytes", "kill_after_start_ns"),
         *_columns(Kind.INT, "dl_runtime_ns", "dl_deadline_ns", "dl_period_ns"),
+        Column("jitter_ns", Kind.INT, required=True),
     ),
     key=("taskset_id", "task_idx"),
     parent=(("taskset_id",), "tasksets"),

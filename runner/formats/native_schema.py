@@ -12,7 +12,7 @@ from runner.formats.native import FORMAT, VERSION
 from runner.model import MAX_TASKS, WORKLOADS, Provenance, Task, TaskSet
 from runner.model.refusal import MAX_NAME_CHARS
 from runner.model.task import MAX_CPUS
-from runner.tasksets.explicit import Priorities
+from runner.tasksets.priorities import Priorities
 
 _QUANTITY = r"^\s*\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*"
 _TIME = {"type": "string", "pattern": _QUANTITY + r"(ns|us|µs|ms|s|min)\s*$", "examples": ["10ms", "28.5ms"]}

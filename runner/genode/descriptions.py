@@ -75,6 +75,7 @@ def encode_descriptions(taskset: TaskSet, *, vcpus: int | None = None) -> bytes:
     Raises:
         TaskSetError: names what a Genode host cannot do.
     """
+    taskset.refuse_jitter()
     if taskset.overrun_policy is not OverrunPolicy.KILL_AND_SKIP:
         raise TaskSetError(
             f"overrun_policy={taskset.overrun_policy} cannot be run on a Genode host, which kills a job at the next release",

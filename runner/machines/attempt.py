@@ -131,7 +131,7 @@ class Attempts:
         error = lease.queue.compare(lease, table, identity=run.identity)
         if error is None:
             self.n_done += 1
-            self._queue.done(lease)
+            self._queue.done(lease, result)
         else:
             self._give_back(lease, run, error, None, ())
 

@@ -41,7 +41,7 @@ class Policy(StrEnum):
 
 _NUMBERS = (
     *("period_ns", "wcet_ns", "deadline_ns", "offset_ns", "priority_rank", "n_jobs"),
-    *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
+    *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns", "jitter_ns"),
 )
 
 #: Workload name -> the arguments it takes, and whether each may be left out.
@@ -80,6 +80,8 @@ class Task:
         mem_limit_bytes: Memory that a job may have; None: as much as the guest has.
         cpu_affinity: CPUs the task may run on; empty: all.
         dl_runtime_ns: SCHED_DEADLINE budget; None takes `wcet_ns`.
+        jitter_ns: J: a job arrives up to this long after its release, from which response and deadline count on. For analysis and
+            simulation (`runner.model.arrival`); guests release punctually, and refuse it.
 
     Raises:
         UsageError: when a value is out of range, or two contradict each other; names the task and the field.
@@ -99,6 +101,7 @@ class Task:
     mem_limit_bytes: int | None = None
     cpu_affinity: tuple[int, ...] = ()
     dl_runtime_ns: int | None = None
+    jitter_ns: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.name, "task")
@@ -135,6 +138,9 @@ class Task:
                 check(value <= MAX_TIME_NS, f"{at}.{name}", f"is {value}, more than {MAX_TIME_NS}")
         check(
             0 <= self.offset_ns <= MAX_TIME_NS, f"{at}.offset_ns", f"is {self.offset_ns}, must be 0 or more"
+        )
+        check(
+            0 <= self.jitter_ns <= MAX_TIME_NS, f"{at}.jitter_ns", f"is {self.jitter_ns}, must be 0 or more"
         )
         check(self.priority_rank >= 0, f"{at}.priority_rank", "is negative; 0 is the most urgent")
         check(
@@ -272,8 +278,13 @@ class Task:
         return self.offset_ns + job_idx * (self.period_ns or 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they go into tables and into the identity of the set."""
+        """Plain values, as they go into tables and into the identity of the set.
+
+        Without `jitter_ns` where there is none: a set from before there was such a field keeps its identity.
+        """
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.jitter_ns:
+            del plain["jitter_ns"]
         plain["policy"] = self.policy.value
         plain["workload_args"] = {
             key: list(v) if isinstance(v, tuple) else v for key, v in self.workload_args.items()

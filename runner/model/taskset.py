@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+from runner.errors import TaskSetError
 from runner.model.refusal import check, check_name, member_of, refusal
 from runner.model.task import Policy, Task
 from runner.text.excerpt import excerpt
@@ -167,6 +168,20 @@ class TaskSet:
             return None
         value = math.lcm(*periods)
         return value if value <= MAX_TIME_NS else None
+
+    def refuse_jitter(self) -> None:
+        """For whatever releases jobs punctually, as guests do.
+
+        Raises:
+            TaskSetError: a task has release jitter.
+        """
+        for task in self.tasks:
+            if task.jitter_ns:
+                raise TaskSetError(
+                    f"task {task.name!r} has a release jitter of {task.jitter_ns} ns, and guests release their jobs punctually",
+                    where=f"task {task.name!r}.jitter_ns",
+                    next_step="set jitter to 0, or simulate the set: machines=simulation",
+                )
 
     def priority(self, task: Task) -> int:
         """Linux priority of a task: 98 for the most urgent rank, one less per further rank; 0 outside FIFO and RR."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -23,8 +24,9 @@ class SummaryRow:
     """Task sets of one utilization, or of one name.
 
     Attributes:
-        label: The utilization, or the name.
+        label: The utilization, with the variant if there is one, or the name.
         utilization: As a number; None where the sets have none.
+        variant: Which of several values of some attribute: the end of a generated set's name.
         n_tasksets: Sets that ended; one that ran several times counts each time.
         n_schedulable: No job missed its deadline.
         n_unschedulable: A job missed, or the kernel refused a task.
@@ -37,6 +39,7 @@ class SummaryRow:
 
     label: str
     utilization: float | None = None
+    variant: str = ""
     n_tasksets: int = 0
     n_schedulable: int = 0
     n_unschedulable: int = 0
@@ -45,6 +48,11 @@ class SummaryRow:
     n_jobs: int = 0
     n_missed: int = 0
     worst_response: float | None = None
+
+    @property
+    def by_utilization(self) -> bool:
+        """Whether the label is the utilization that was asked for."""
+        return self.utilization is not None and self.label == _label(self.utilization, self.variant)
 
     def plus(self, other: SummaryRow) -> SummaryRow:
         """This row with another's sets added."""
@@ -65,15 +73,17 @@ class SummaryRow:
 class SummaryMonitor(AbstractMonitor):
     """Count as task sets end, in constant memory, and print a table when the run does.
 
-    Generated sets are grouped by the utilization that was asked for, sets without one by their name. More than 30 groups
-    become steps of 0.05 of utilization.
+    Generated sets are grouped by the utilization that was asked for, and by variant, sets without one by their name. More than
+    30 groups become steps of 0.05 of utilization.
 
     Args:
         stream: Where to print instead of the standard output.
+        expected: What is expected of the groups with these labels, to be printed beside them.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, expected: Mapping[str, object] | None = None) -> None:
         self._stream = stream
+        self._expected = {str(label): str(what) for label, what in (expected or {}).items()}
         self._groups: dict[str, SummaryRow] = {}
         self._coarse = False
 
@@ -99,7 +109,7 @@ class SummaryMonitor(AbstractMonitor):
     def rows(self) -> tuple[SummaryRow, ...]:
         """The groups, by utilization where they have one, else in the order in which they came."""
         rows = list(self._groups.values())
-        if all(row.utilization is not None and row.label == _label(row.utilization) for row in rows):
+        if all(row.by_utilization for row in rows):
             rows.sort(key=lambda row: row.utilization or 0.0)
         return tuple(rows)
 
@@ -116,8 +126,10 @@ class SummaryMonitor(AbstractMonitor):
         if not total.n_tasksets:
             return "No task set has ended."
         rows = self.rows()
-        by_name = any(row.utilization is None or row.label != _label(row.utilization) for row in rows)
-        lines = [_HEADER, *(_cells(row) for row in rows), _cells(total)]
+        by_name = not all(row.by_utilization for row in rows)
+        expected = (self._expected.get(row.label, "-") for row in rows)
+        lines = [_HEADER, *((*_cells(row), what) for row, what in zip(rows, expected, strict=True))]
+        lines.append((*_cells(total), "" if self._expected else "0"))
         lines[0] = ("task set" if by_name else "utilization", *_HEADER[1:])
         # A column that says nothing but 0 is left out, if it is about what rarely happens.
         shown = [column for column in range(len(_HEADER)) if column not in _RARE or lines[-1][column] != "0"]
@@ -143,8 +155,10 @@ class SummaryMonitor(AbstractMonitor):
         utilization = achieved if target is None else target
         if self._coarse:
             return _coarse(SummaryRow(label=name, utilization=utilization))
-        label = name if target is None else _label(target)
-        return SummaryRow(label=label, utilization=utilization)
+        if target is None:
+            return SummaryRow(label=name, utilization=utilization)
+        variant = name.removeprefix(f"u{target:g}-").partition("-")[2] if name.startswith("u") else ""
+        return SummaryRow(label=_label(target, variant), utilization=utilization, variant=variant)
 
     def _add(self, row: SummaryRow) -> None:
         known = self._groups.get(row.label)
@@ -166,8 +180,9 @@ _HEADER = (
     "jobs",
     "missed",
     "worst R/D",
+    "expected",
 )
-_RARE = frozenset({4, 5})
+_RARE = frozenset({4, 5, 9})
 
 
 def _measured(blank: SummaryRow, digest: Digest) -> SummaryRow:
@@ -183,15 +198,16 @@ def _measured(blank: SummaryRow, digest: Digest) -> SummaryRow:
     )
 
 
-def _label(utilization: float) -> str:
-    return f"{utilization:.6g}" if round(utilization, 2) != round(utilization, 6) else f"{utilization:.2f}"
+def _label(utilization: float, variant: str = "") -> str:
+    digits = ".6g" if round(utilization, 2) != round(utilization, 6) else ".2f"
+    return f"{utilization:{digits}} {variant}".rstrip()
 
 
 def _coarse(row: SummaryRow) -> SummaryRow:
     if row.utilization is None:
-        return replace(row, label="unknown")
+        return replace(row, label="unknown", variant="")
     utilization = round(row.utilization / COARSE_STEP) * COARSE_STEP
-    return replace(row, label=_label(utilization), utilization=utilization)
+    return replace(row, label=_label(utilization), utilization=utilization, variant="")
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

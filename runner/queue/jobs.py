@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
+from runner.events import RunResult
 from runner.queue.lease import Job, Lease
 from runner.queue.taskset_queue import TaskSetQueue
 from runner.specs import MachinePolicy
@@ -79,9 +80,9 @@ class JobQueue:
                 return lease
         return None
 
-    def done(self, lease: Lease) -> None:
-        """End a lease: measured."""
-        lease.queue.done(lease)
+    def done(self, lease: Lease, result: RunResult | None = None) -> None:
+        """End a lease: measured, with that result."""
+        lease.queue.done(lease, result)
         self.wake()
 
     def give_back(self, lease: Lease, error: RunnerError, *, charged: bool = True) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.data.progress import KnownSet, Progress
 from runner.faults.tries import Tries
 from runner.model import TaskSet, TaskSetSource
+from runner.model.adaptive import Verdict
 from runner.monitors.channel import MonitorChannel
 
 if TYPE_CHECKING:
@@ -46,8 +47,16 @@ class Series:
         for repetition, (identity, table_sha256) in measured.items():
             if identity is not None and table_sha256 is not None:
                 self.tables.setdefault(identity, (repetition, table_sha256))
+        self.verdicts: list[Verdict] = [] if known is None else list(known.verdicts)
         # The lease that makes the set bad; from then on nothing that the others come to counts.
         self.given_up_by: Lease | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether no job missed in any of its measurements; False as soon as one did."""
+        if False in self.verdicts:
+            return False
+        return None if None in self.verdicts else True
 
     def past(self, repetition: int) -> tuple[int, Tries]:
         """Which attempt at a measurement is the next, and what those of an earlier runner came to."""

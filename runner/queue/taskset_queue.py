@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from runner.data.progress import KnownSet, Progress, other_set
 from runner.errors import Fault, RunnerError, TaskSetError, UnrepeatableError, UsageError
+from runner.events import RunResult
 from runner.faults.tries import Experience, Others
 from runner.model import TaskSet
 from runner.queue.lease import Job, Lease, Series
 from runner.queue.retries import Retries, Retry
+from runner.queue.supply import Supply
 from runner.submission import Submission
 
 
@@ -23,7 +25,8 @@ class TaskSetQueue:
     is asked for; but if its guest failed, others go first until one is measured, and if this computer did, it waits for a while. After as
     many charged attempts as the kind of failure allows its set is bad, and further measurements of it count for nothing. Sets are
     drawn from the source one by one, when they are needed: it may be endless. Sets that have ended take no memory. What an
-    earlier runner has ended (the job's `progress`) is not handed out again.
+    earlier runner has ended (the job's `progress`) is not handed out again. An adaptive source is told the verdict on each of its
+    sets, also of those that an earlier runner has ended; until it has more sets, machines wait.
     Threads: every method may be called from any thread; none blocks, but for the source's own computing.
     """
 
@@ -54,8 +57,7 @@ class TaskSetQueue:
         self.n_bad = 0 if progress is None else progress.n_bad
         #: What the source raised; what else it would have yielded is not known then.
         self.error: Exception | None = None
-        self._variants = job.source.variants()
-        self._n_drawn = 0
+        self._supply = Supply(job.source)
         # Measurements that an earlier runner has ended, of sets that were not drawn yet.
         self._n_ended_ahead = 0 if progress is None else progress.n_ended
         self._exhausted = self._n_ahead == 0
@@ -87,7 +89,7 @@ class TaskSetQueue:
         """Measurements of sets that were not drawn yet; None while that is not known."""
         if self.n_total is None:
             return None
-        return max(0, (self.n_total - self._n_drawn) * self.repeat - self._n_ended_ahead)
+        return max(0, (self.n_total - self._supply.n_drawn) * self.repeat - self._n_ended_ahead)
 
     @property
     def _n_waiting(self) -> int:
@@ -144,12 +146,16 @@ class TaskSetQueue:
     def _first_try(self) -> Retry[Series] | None:
         """A measurement that this queue hands out for the first time."""
         while self._current is None:
-            set_idx, taskset = self._n_drawn, self._draw()
+            set_idx, taskset = self._supply.n_drawn, self._draw()
             if taskset is None:
                 return None
             known = None if self.job.progress is None else self._known(self.job.progress, set_idx, taskset)
             series = Series(taskset, set_idx, self.repeat, known)
-            if series.fresh and not (known is not None and known.bad):
+            if known is not None and known.bad:
+                self._supply.tell(set_idx, None)
+            elif not series.fresh:
+                self._supply.tell(set_idx, series.verdict)
+            else:
                 self._current = series
         series = self._current
         repetition = series.fresh.pop()
@@ -172,17 +178,18 @@ class TaskSetQueue:
     def _draw(self) -> TaskSet | None:
         if self._exhausted:
             return None
-        self._exhausted = True  # unless the source has one more: also right when it raises
+        self._exhausted = True  # unless the source has one more, or will have: also right when it raises
         try:
-            taskset = next(self._variants, None)
+            taskset = self._supply.next()
         except Exception as exc:
             self.error = exc
             raise
-        if taskset is None:
-            self.n_total = self._n_drawn
-        else:
-            self._n_drawn += 1
+        if taskset is not None:
             self._exhausted = self._n_ahead == 0
+        elif self._supply.ended:
+            self.n_total = self._supply.n_drawn
+        else:
+            self._exhausted = False
         return taskset
 
     def compare(
@@ -211,16 +218,21 @@ class TaskSetQueue:
             " numbers, an own session; if both tables come from workloads of this package, report it with the run folder",
         )
 
-    def done(self, lease: Lease) -> None:
-        """The measurement was made."""
+    def done(self, lease: Lease, result: RunResult | None = None) -> None:
+        """The measurement was made; an adaptive source learns from the result."""
+        verdict = None
+        if self._supply.wants_verdicts and result is not None:
+            verdict = result.schedulable(lease.taskset)
         with self._lock:
             self._end(lease)
             self._experience.measured()
             self._again.release()
             lease.series.n_measured += 1
             lease.series.n_missing -= 1
+            lease.series.verdicts.append(verdict)
             if not lease.series.n_missing and lease.series.given_up_by is None:
                 self.n_done += 1
+                self._supply.tell(lease.set_idx, lease.series.verdict)
 
     def give_back(self, lease: Lease, error: RunnerError, *, charged: bool = True) -> bool:
         """The measurement was not made; returns whether its set is given up as bad, which `TaskSetError` means at once.
@@ -236,6 +248,7 @@ class TaskSetQueue:
                 self._experience.failed(lease.set_idx, error)
             if gives_up:
                 self.n_bad += 1
+                self._supply.tell(lease.set_idx, None)
                 self._again.drop(series)
                 if self._current is series:
                     self._current = None

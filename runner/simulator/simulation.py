@@ -125,14 +125,14 @@ class Simulation:
         return TaskDoneEvent(task.idx, now)
 
     def _sleep(self, task: TaskState) -> None:
-        """Until its next release."""
+        """Until its next job arrives."""
         task.asleep = True
-        insort(self._timers, (task.release_ns, task.idx))
+        insort(self._timers, (task.arrival_ns, task.idx))
 
     def _wake(self, task: TaskState) -> None:
-        """At its release. A SCHED_DEADLINE server begins anew: its last period ended at this release, or before."""
+        """Its job arrives. A SCHED_DEADLINE server begins anew: its last period ended at this release, or before."""
         task.asleep = False
-        task.place_ns = task.release_ns
+        task.place_ns = task.release_ns if task.level == DL_LEVEL else task.arrival_ns
         if task.level == DL_LEVEL or not task.allowance_ns:
             task.allowance_ns = task.grant_ns
         self._enter(task)
@@ -154,13 +154,13 @@ class Simulation:
             self._set_timer(task, task.kill_ns)
 
     def _advance(self, task: TaskState, now: int) -> bool:
-        """Go to the next job: asleep until its release, or at once if that is past. False: there is none."""
+        """Go to the next job: asleep until it arrives, or at once if that is past. False: there is none."""
         if task.timer is not None:
             self._timers.remove(task.timer)
             task.timer = None
         if not task.next_job():
             return False
-        if task.release_ns >= now:
+        if task.arrival_ns >= now:
             self._sleep(task)
             return True
         if task.level == DL_LEVEL and task.grant_ns == NEVER_NS:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runner.errors import TaskSetError
 from runner.model import OverrunPolicy, Policy, Task, TaskSet
+from runner.model.arrival import arrival_ns
 from runner.units import NS_PER_MS
 
 # sched(7), sched_rr_timeslice_ms: 100 ms by default.
@@ -40,6 +41,7 @@ class TaskState:
         limit_ns: When the overrun policy kills a job, after its release.
         critical_ns: When a job is killed, after its start.
         key: Its place among the ready tasks.
+        arrival_ns: When the current job can first run: later than its release by the task's jitter.
         kill_ns: When the current job will be killed.
         place_ns: When it came to its place in its rank; under SCHED_DEADLINE, the begin of its server's current period.
         lead_ns: What is added to that to get the deadline by which EDF orders; 0 outside SCHED_DEADLINE.
@@ -56,6 +58,8 @@ class TaskState:
     limit_ns: int
     critical_ns: int
     release_ns: int
+    arrival_ns: int
+    task: Task
     live: bool = True
     asleep: bool = True
     throttled: bool = False
@@ -73,6 +77,8 @@ class TaskState:
         """Make the next job the current one; False, and no longer live, when there is none."""
         self.job_idx += 1
         self.release_ns += self.period_ns
+        late = self.task.jitter_ns > 0
+        self.arrival_ns = arrival_ns(self.task, self.idx, self.job_idx) if late else self.release_ns
         self.start_ns = None
         self.remaining_ns = self.cost_ns
         self.preemptions = 0
@@ -112,6 +118,8 @@ def task_state(idx: int, task: Task, taskset: TaskSet) -> TaskState:
         limit_ns=limit_ns or NEVER_NS,
         critical_ns=task.kill_after_start_ns or NEVER_NS,
         release_ns=task.offset_ns,
+        arrival_ns=arrival_ns(task, idx, 0),
+        task=task,
         allowance_ns=grant_ns,
         remaining_ns=cost,
     )

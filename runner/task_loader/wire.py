@@ -130,8 +130,9 @@ def encode(taskset: TaskSet, *, uploads: Mapping[str, str] | None = None) -> byt
         uploads: Path on this computer -> path in the guest, for every executable of the set.
 
     Raises:
-        TaskSetError: when a line would be longer than the task loader takes.
+        TaskSetError: when a line would be longer than the task loader takes, or a task has release jitter, which it knows nothing of.
     """
+    taskset.refuse_jitter()
     lines = [
         f"taskset version={VERSION} id={taskset.taskset_id} n_tasks={len(taskset.tasks)}"
         f" overrun={taskset.overrun_policy.value} admission_control={int(taskset.admission_control)}"

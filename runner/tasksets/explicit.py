@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from runner.errors import UsageError
-from runner.model import MAX_TASKS, OverrunPolicy, Policy, Provenance, Task, TaskSet, rank_by
+from runner.model import MAX_TASKS, OverrunPolicy, Policy, Provenance, Task, TaskSet
 from runner.model.taskset import countable
+from runner.tasksets.priorities import Priorities, ranked
 from runner.tasksets.written import (
     Reader,
     arguments,
@@ -32,24 +32,13 @@ from runner.tasksets.written import (
 )
 
 
-class Priorities(StrEnum):
-    """Where the ranks of a set come from."""
-
-    #: The shorter the period, the more urgent.
-    RM = "rm"
-    #: The shorter the relative deadline, the more urgent.
-    DM = "dm"
-    #: As written, `priority_rank` of each task.
-    EXPLICIT = "explicit"
-
-
 class ExplicitTaskSets:
     """Task sets from plain values.
 
         tasksets:
           - name: golden
             overrun_policy: continue      # continue | kill_and_skip | abort_at_deadline
-            priority: rm                  # rm | dm | explicit
+            priority: rm                  # rm | dm | opa | explicit
             stop: 4.2s
             tasks:
               - {name: fast, period: 70ms, wcet: 28.5ms, n_jobs: 60}
@@ -105,20 +94,10 @@ class _Written:
             yield self.taskset
             return
         for variant in self.taskset.variants():
-            yield replace(variant, tasks=_ranked(variant.tasks, self.priorities))
+            yield replace(variant, tasks=ranked(variant.tasks, self.priorities))
 
 
-def _ranked(tasks: tuple[Task, ...], priorities: Priorities) -> tuple[Task, ...]:
-    match priorities:
-        case Priorities.RM:
-            return rank_by(tasks, "period_ns")
-        case Priorities.DM:
-            return rank_by(tasks, "deadline_ns")
-        case Priorities.EXPLICIT:
-            return tasks
-
-
-_TIMES = ("period", "wcet", "deadline", "offset", "kill_after_start", "dl_runtime")
+_TIMES = ("period", "wcet", "deadline", "offset", "jitter", "kill_after_start", "dl_runtime")
 #: Key in a task -> attribute of `Task`, and how its value is read. `workload_args` is read by `arguments`.
 _TASK_KEYS: Mapping[str, tuple[str, Reader]] = MappingProxyType(
     {
@@ -177,7 +156,7 @@ def _read_taskset(item: object, key: str) -> _Written:
             provenance=Provenance(generator="explicit", params={"key": key}),
             **{attribute: only for attribute, (only,) in values.items()},
         )
-        return _Written(replace(taskset, tasks=_ranked(taskset.tasks, priorities)), priorities, n_checked)
+        return _Written(replace(taskset, tasks=ranked(taskset.tasks, priorities)), priorities, n_checked)
 
 
 def _priorities(named: object, tasks: Sequence[Mapping[str, Any]], key: str) -> Priorities:
@@ -231,6 +210,21 @@ def _read_fields(
         if value is not None:
             values[attribute] = several(value, read, f"{key}.{name}", lists=name == "cpu_affinity")
     return values
+
+
+def read_tasks(items: object, key: str) -> list[Task]:
+    """Tasks that were written down as above, one for every combination of their values.
+
+    Raises:
+        UsageError: as `ExplicitTaskSets`.
+    """
+    tasks: list[Task] = []
+    for idx, item in enumerate(sequence(items, key)):
+        first, several_of, _ = _read_task(mapping(item, f"{key}[{idx}]"), f"{key}[{idx}]", idx)
+        choices = {(0, attribute): tuple(of) for attribute, of in several_of.items()}
+        tasks += [variant.tasks[0] for variant in TaskSet((first,), choices=choices).variants()]
+        check_number((len(tasks),), key)
+    return tasks
 
 
 @contextmanager
