@@ -214,6 +214,7 @@ class RunnerConf:
         reuse: Run folder, or SQLite file, of an earlier run: what it has measured is taken from there.
         monitors: Who is told.
         machines: Who measures.
+        report: Whether `report.html` is made at the end.
         run_folder: Where the run's files go.
     """
 
@@ -222,6 +223,7 @@ class RunnerConf:
     reuse: str | None = None
     monitors: dict[str, Any] = field(default_factory=dict)
     machines: MachinesConf = field(default_factory=MachinesConf)
+    report: bool = True
     run_folder: str = "${hydra:runtime.output_dir}"
 
 
