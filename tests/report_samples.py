@@ -67,3 +67,29 @@ def _response_times(tasks: list[tuple[int, int, int]]) -> list[int | None]:
             before, w = w, c + sum(-(-w // other_t) * other_c for other_c, other_t in others)
         found.append(w if w <= t else None)
     return found
+
+
+#: What a name must not do: be a tag, leave an attribute or a style, fetch, be taken for a formula, turn the line round.
+HOSTILE_NAMES = (
+    "<script>alert(1)</script>",
+    '"><img src=http://example.invalid/a onerror=alert(1)>',
+    "</svg></style></title><iframe src=http://example.invalid/b>",
+    "$\\frac{1}{0}$ $x",
+    "\u202eevil\u202c \u0000\u001b[31m\ud7ff",
+    "' onmouseover='alert(1)",
+    "&lt;b&gt; &#60;script&#62; --> <!-- ]]>",
+    'url(http://example.invalid/c) #0072b2 id="rt-measured-0"',
+    "名前 مهمة 😀" + "x" * 300,
+)
+
+
+def rename(run: Path) -> None:
+    """Give hostile names to all task sets, tasks and machines."""
+    with closing(sqlite3.connect(run / "results.sqlite", isolation_level=None)) as database:
+        names = dict(enumerate(HOSTILE_NAMES))
+        database.create_function("hostile", 1, lambda number: names[number % len(names)], deterministic=True)
+        database.execute("BEGIN")
+        database.execute("UPDATE tasksets SET name = hostile(unicode(taskset_id))")
+        database.execute("UPDATE tasks SET name = hostile(unicode(taskset_id) + task_idx)")
+        database.execute("UPDATE runs SET machine = hostile(cast(substr(machine, 5) AS INTEGER))")
+        database.execute("COMMIT")

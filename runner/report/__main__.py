@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         help="with --set: from this time of the set on (250ms)",
     )
     parser.add_argument("--to", dest="until", metavar="TIME", help="with --set: up to this time")
+    _add_figures(parser)
+    return parser
+
+
+def _add_figures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figures", type=Path, metavar="FOLDER", help="the plots as files for a paper instead of the page"
     )
@@ -97,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MM",
         help="of --figures: a column's width (default: 88)",
     )
-    return parser
 
 
 def _written(options: argparse.Namespace) -> list[Path]:

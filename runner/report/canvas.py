@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -94,8 +96,7 @@ class Chart:
 def inline_svg(chart: Chart) -> str:
     """The plot as an element of the page; the same input gives the same text."""
     file = io.StringIO()
-    style = {**_STYLE, "svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": 9.0}
-    with mpl.rc_context(style):
+    with _styled(**{"svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": 9.0}):
         figure = _drawn(chart, chart.width_in)
         figure.savefig(
             file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -115,9 +116,7 @@ def save(chart: Chart, folder: Path, formats: tuple[str, ...], width_mm: float =
     """
     paths = [folder / f"{chart.name}.{one}" for one in formats]
     for path in paths:
-        with mpl.rc_context(
-            {**_STYLE, "svg.hashsalt": chart.name, "font.size": 8.0, "savefig.facecolor": "white"}
-        ):
+        with _styled(**{"svg.hashsalt": chart.name, "font.size": 8.0, "savefig.facecolor": "white"}):
             figure = _drawn(chart, width_mm / _MM_PER_INCH)
             metadata = (
                 {"Date": None}
@@ -134,6 +133,14 @@ def _drawn(chart: Chart, width_in: float) -> Figure:
     figure = Figure(figsize=(width_in, width_in * chart.aspect), layout="constrained")
     chart.draw(figure)
     return figure
+
+
+@contextmanager
+def _styled(**changes: object) -> Iterator[None]:
+    with mpl.rc_context({**_STYLE, **changes}), warnings.catch_warnings():
+        # A name may have letters that the font lacks: on the page the browser has them, on paper there is a box.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
+        yield
 
 
 def _themed(tag: str, used: set[str], chart: Chart) -> str:

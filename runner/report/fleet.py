@@ -71,7 +71,7 @@ def read_fleet(database: DataSet) -> Fleet:
     machines = []
     for name, part in spans.items():
         starts_s, ends_s = part[:, 0] - begun_s, part[:, 1] - begun_s
-        share = busy_share(starts_s, ends_s, edges_s) if len(part) else np.zeros(_BINS)
+        share = busy_share(starts_s, ends_s, edges_s)
         found = tuple((at - begun_s, fault) for at, fault in troubles.get(name, ()))
         machines.append(Machine(name, counts[name], float((ends_s - starts_s).sum()), share, found))
     return Fleet(tuple(machines), edges_s, datetime.fromtimestamp(begun_s).astimezone())

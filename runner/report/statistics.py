@@ -61,7 +61,9 @@ def distribution(values: Numbers, max_points: int = 400) -> tuple[Numbers, Numbe
 
 def busy_share(starts_s: Numbers, ends_s: Numbers, edges_s: Numbers) -> Numbers:
     """Which share of each interval between two `edges_s` is covered by spans of time that do not overlap each other."""
-    order = np.argsort(starts_s)
+    if not len(starts_s):
+        return np.zeros(len(edges_s) - 1)
+    order = np.lexsort((ends_s, starts_s))
     starts_s, ends_s = starts_s[order], ends_s[order]
     covered = np.concatenate(([0.0], np.cumsum(ends_s - starts_s)))
     begun = np.searchsorted(starts_s, edges_s, side="right")
