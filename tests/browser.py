@@ -58,7 +58,7 @@ class Look:
 
 
 def look_at(page: Path, folder: Path, *, width: int = 1240, height: int = 2600, dark: bool = False) -> Look:
-    """Render a file, once as a picture and once as text."""
+    """Render a file, as a picture and as text."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.fail("there is no browser: python -m host_setup packages --tests installs Debian's chromium")
@@ -73,15 +73,16 @@ def look_at(page: Path, folder: Path, *, width: int = 1240, height: int = 2600, 
             f"--window-size={width},{height}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
         ]
-        shot = _run([*command, f"--screenshot={picture}", page.as_uri()])
-        text = _run([*command, "--dump-dom", page.as_uri()])
+        done = subprocess.run(
+            [*command, f"--screenshot={picture}", "--dump-dom", page.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        )
     of_page = [line for line in requests if not _CHATTER.match(line)]
-    complaints = [line for line in (shot.stderr + text.stderr).splitlines() if "CONSOLE" in line]
-    return Look(text.stdout, tuple(complaints), tuple(of_page), picture)
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return Look(done.stdout, tuple(complaints), tuple(of_page), picture)
 
 
 @contextmanager

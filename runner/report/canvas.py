@@ -21,6 +21,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from runner.text.log_lines import clean
+
 # Okabe & Ito: told apart with any kind of colour vision. Each has a name of its own in the page's CSS.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6f6f6f")
 INK, MUTED, GRID, SURFACE = "#1d2329", "#5f6b76", "#dde2e7", "#fefefe"
@@ -36,6 +38,7 @@ FORMATS = ("pdf", "svg", "png")
 #: A column of a paper with two of them.
 COLUMN_MM = 88.0
 _MM_PER_INCH = 25.4
+_LABEL_CHARS = 48
 
 _STYLE: Any = {  # matplotlib spells every key's name in its types
     "axes.edgecolor": MUTED,
@@ -167,4 +170,4 @@ def legend(axes: Axes, **options: Any) -> None:  # noqa: ANN401 - matplotlib's
     """A legend, if there is anything to tell apart."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        axes.legend(handles, labels, fontsize="small", **options)
+        axes.legend(handles, [clean(one, _LABEL_CHARS) for one in labels], fontsize="small", **options)

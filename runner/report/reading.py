@@ -82,7 +82,7 @@ def read_run(run: Path, label: str, max_jobs: int = MAX_JOBS) -> RunData:
 
 def labels_of(runs: list[Path]) -> list[str]:
     """Short names that tell the runs apart: the last parts of their paths, as many as that takes."""
-    parts = [run.absolute().parts for run in runs]
+    parts = [(run.parent if run.name == RESULTS_NAME else run).absolute().parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(one[-depth:]) for one in parts]
         if len(set(labels)) == len(labels):

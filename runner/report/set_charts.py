@@ -13,6 +13,7 @@ from runner.report.acceptance import LABELS, Acceptance, AnalysedPoint, Point
 from runner.report.canvas import BAD, COLOURS, DASHES, GRID, INK, MARKERS, MUTED, OWN_ID, legend
 from runner.report.fleet import Fleet
 from runner.report.statistics import wilson
+from runner.text.log_lines import clean
 
 #: Name of a test in the data -> in words.
 TEST_NAMES = {
@@ -26,6 +27,7 @@ TEST_NAMES = {
     "gfb": "global EDF: GFB",
     "bcl": "global EDF: BCL",
 }
+_NAME_CHARS = 24
 #: How the analyses look: neutral, behind and above what was measured.
 _TEST_LOOKS = {
     "ll": (COLOURS[6], DASHES[3]),
@@ -174,7 +176,7 @@ def draw_fleet(figure: Figure, fleet: Fleet) -> None:
         )
     axes.set_yticks(
         [len(fleet.machines) - 1 - lane + 0.36 for lane in range(len(fleet.machines))],
-        [one.name for one in fleet.machines],
+        [clean(one.name, _NAME_CHARS) for one in fleet.machines],
     )
     axes.set_ylim(0, len(fleet.machines))
     axes.set_xlim(edges[0], edges[-1])
