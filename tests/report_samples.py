@@ -10,9 +10,13 @@ from pathlib import Path
 from tests.cli import run_cli
 
 ANALYSES = (
-    "(taskset_id TEXT, test TEXT, n_cpus INTEGER, verdict TEXT, exactness TEXT, margin REAL, wall_us REAL)"
+    "(taskset_id TEXT, test TEXT, n_cpus INTEGER, verdict TEXT, exactness TEXT, margin REAL, wall_us REAL,"
+    " PRIMARY KEY (taskset_id, test, n_cpus))"
 )
-ANALYSIS_TASKS = "(taskset_id TEXT, test TEXT, n_cpus INTEGER, task_idx INTEGER, wcrt_ns INTEGER)"
+ANALYSIS_TASKS = (
+    "(taskset_id TEXT, test TEXT, n_cpus INTEGER, task_idx INTEGER, wcrt_ns INTEGER,"
+    " PRIMARY KEY (taskset_id, test, n_cpus, task_idx))"
+)
 
 
 def simulated(folder: Path, *overrides: str) -> Path:

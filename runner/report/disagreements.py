@@ -16,13 +16,22 @@ _APPLIES = (
     "n_cpus = vcpus AND ((scheduler = 'fifo' AND test IN ('ll', 'hb', 'rta'))"
     " OR (scheduler = 'deadline' AND test IN ('edf_utilization', 'pdc', 'qpa', 'edf_rta', 'gfb', 'bcl')))"
 )
+_JUDGED = """
+CREATE TEMP TABLE IF NOT EXISTS judged (
+    taskset_id TEXT PRIMARY KEY, scheduler TEXT, vcpus INTEGER, met INTEGER, n_unclear INTEGER, n_jobs INTEGER, n_missed INTEGER
+) WITHOUT ROWID
+"""
+_FILL_JUDGED = """
+INSERT OR IGNORE INTO judged
+SELECT taskset_id, max(scheduler), max(coalesce(vcpus, 1)), min(schedulable), count(*) FILTER (WHERE schedulable IS NULL),
+    sum(n_jobs), sum(n_missed)
+FROM valid_runs WHERE validity IS NOT 'disturbed' GROUP BY taskset_id
+"""
+# Of two tables of 10^6 rows each: one is gone through (CROSS JOIN says which), the other has its key.
 _VERDICTS = f"""
-WITH judged AS (
-    SELECT taskset_id, max(scheduler) AS scheduler, max(coalesce(vcpus, 1)) AS vcpus, min(schedulable) AS met,
-        count(*) FILTER (WHERE schedulable IS NULL) AS n_unclear, sum(n_jobs) AS n_jobs, sum(n_missed) AS n_missed
-    FROM valid_runs WHERE validity IS NOT 'disturbed' GROUP BY taskset_id
-), told AS (
-    SELECT taskset_id, group_concat(DISTINCT test) AS tests, met, n_jobs, n_missed FROM judged JOIN analyses USING (taskset_id)
+WITH told AS (
+    SELECT taskset_id, group_concat(DISTINCT test) AS tests, met, judged.n_jobs, judged.n_missed
+    FROM analyses CROSS JOIN judged USING (taskset_id)
     WHERE {_APPLIES} AND ((met = 0 AND verdict = 'schedulable')
         OR (met = 1 AND n_unclear = 0 AND verdict = 'unschedulable' AND exactness = 'exact'))
     GROUP BY taskset_id
@@ -30,7 +39,7 @@ WITH judged AS (
 SELECT CASE met WHEN 0 THEN 'missed' ELSE 'met' END AS kind, taskset_id, name, utilization, tests,
     CASE met WHEN 0 THEN n_missed || ' of ' || n_jobs || ' jobs missed'
         ELSE 'no miss in ' || n_jobs || ' jobs' END AS what
-FROM told JOIN tasksets USING (taskset_id) ORDER BY met, utilization, taskset_id
+FROM told JOIN tasksets USING (taskset_id)
 """  # noqa: S608 - own words
 _BEYOND = f"""
 WITH worst AS (
@@ -41,7 +50,12 @@ WITH worst AS (
 )
 SELECT 'beyond' AS kind, taskset_id, tasksets.name, utilization, test AS tests, 'task ' || tasks.name || ': ' ||
     printf('%.4g', response_ns / 1e6) || ' ms > ' || printf('%.4g', wcrt_ns / 1e6) || ' ms' AS what
-FROM worst JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx) ORDER BY utilization, taskset_id, task_idx
+FROM worst JOIN tasksets USING (taskset_id) JOIN tasks USING (taskset_id, task_idx)
+"""  # noqa: S608 - own words
+_SHOWN = f"""
+SELECT kind, taskset_id, name, utilization, tests, what FROM (
+    SELECT *, row_number() OVER (PARTITION BY kind ORDER BY utilization, taskset_id, what) AS nth FROM disagreeing
+) WHERE nth <= {SHOWN} ORDER BY kind, nth
 """  # noqa: S608 - own words
 #: Kind -> what it means.
 KINDS = {
@@ -87,13 +101,11 @@ def read_disagreements(database: DataSet) -> Disagreements:
     if not has_table(database, "analyses"):
         return Disagreements((), {}, 0)
     (n_analysed,) = database.execute("SELECT count(DISTINCT taskset_id) FROM analyses").fetchone()
+    database.execute(_JUDGED)
+    database.execute(_FILL_JUDGED)
     queries = [_VERDICTS, *([_BEYOND] if has_table(database, "analysis_tasks") else [])]
-    counts: dict[str, int] = {}
-    shown: list[Disagreement] = []
-    for query in queries:
-        numbers = database.execute(f"SELECT kind, count(*) FROM ({query}) GROUP BY 1")  # noqa: S608 - own words
-        counts |= {str(kind): int(n) for kind, n in numbers}
-        limited = f"SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY kind) AS nth FROM ({query})) WHERE nth <= {SHOWN}"  # noqa: S608
-        columns = "kind, taskset_id, name, utilization, tests, what"
-        shown += all_of(Disagreement, database, f"SELECT {columns} FROM ({limited})")  # noqa: S608 - own words
-    return Disagreements(tuple(shown), counts, n_analysed)
+    database.execute("DROP TABLE IF EXISTS temp.disagreeing")
+    all_queries = " UNION ALL ".join(f"SELECT * FROM ({one})" for one in queries)  # noqa: S608 - own words
+    database.execute(f"CREATE TEMP TABLE disagreeing AS {all_queries}")
+    counts = dict(database.execute("SELECT kind, count(*) FROM disagreeing GROUP BY 1").fetchall())
+    return Disagreements(all_of(Disagreement, database, _SHOWN), counts, n_analysed)
