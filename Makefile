@@ -28,8 +28,9 @@ run: $(installed)
 	@$(python) -m runner $(ARGS)
 
 test: check
+	@$(python) -m host_setup packages --arch all --bridge --tests
 	@$(python) -m host_setup --arch all
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(installed)
 	$(python) -m ruff format --check .

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "check":
                 return EXIT_OK if check_host(chosen) else EXIT_HOST
             case "packages":
-                _packages(chosen, quiet=False, bridge=options.bridge)
+                _packages(chosen, quiet=False, bridge=options.bridge, tests=options.tests)
             case "network":
                 return _network(options)
             case "stem":
@@ -80,8 +80,10 @@ def _network(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _packages(architectures: list[Architecture], *, quiet: bool, bridge: bool = False) -> None:
-    installed = ensure_packages(architectures, bridge=bridge)
+def _packages(
+    architectures: list[Architecture], *, quiet: bool, bridge: bool = False, tests: bool = False
+) -> None:
+    installed = ensure_packages(architectures, bridge=bridge, tests=tests)
     try:
         ensure_account()
     except HostError as error:
@@ -131,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     packages.add_argument(
         "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
     )
+    packages.add_argument("--tests", action="store_true", help="also what only the tests need: chromium")
     verbs.add_parser(
         "stem",
         parents=[which],

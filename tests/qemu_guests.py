@@ -52,18 +52,14 @@ def process_exists(pid: int) -> bool:
 
 
 def own_children() -> dict[int, str]:
-    """The programs that any thread of ours has started and not collected, by process id.
-
-    Not the process that Python's multiprocessing keeps beside ours until the end, once it was used.
-    """
+    """The programs that any thread of ours has started and not collected, by process id."""
     found = {}
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(
             OSError
         ):  # a thread that has ended meanwhile; whoever collected its children can do so no more
             for pid in path.read_text().split():
-                if b"multiprocessing" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
+                found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
     return found
 
 

@@ -181,6 +181,30 @@ os.mkdir("end")
     assert writing.files()["file"] == found[3]
 
 
+def test_a_rename_is_lost_as_a_whole_or_not_at_all(program):
+    """A journal may end before it or after it: the name is never without a file."""
+    replacing = program("""
+import os
+for name in ("old", "new"):
+    with open(name, "w") as file:
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
+os.fsync(os.open(".", os.O_RDONLY))
+os.replace("new", "old")
+os.mkdir("end")
+""")
+    n = replacing.run(Crash(0)).n
+    found = []
+    for seed in range(12):
+        replacing.run(Crash(n, Mode.POWER_SOME, seed))
+        found.append(replacing.files())
+    assert {tuple(sorted(files.items())) for files in found} == {
+        (("new", "new"), ("old", "old")),
+        (("old", "new"),),
+    }
+
+
 def test_only_the_armed_process_counts(program):
     """Programs that it starts are not touched, nor do they find what made it so."""
     starting = program("""

@@ -284,7 +284,7 @@ def test_a_killed_machine_cannot_be_reopened(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_machine_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "runner.machines.machine")
+    caplog.set_level(logging.INFO, "runner.machine")
     machine, _, _ = alone(tmp_path, jobs(one()), Benches().kind())
     machine.start()
     machine.join(HANG_S)

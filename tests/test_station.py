@@ -288,7 +288,7 @@ def test_a_kind_says_how_often_its_stations_are_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line for a fleet of a million task sets."""
-    caplog.set_level("INFO", "runner.machines.machine")
+    caplog.set_level("INFO", "runner.machine")
     kinds: list[tuple[MachineKind, int]] = [
         (Benches().kind(reset=Reset.TASKSET), 1),
         (Benches().kind(reset=Reset.MACHINE), 5),

@@ -402,9 +402,9 @@ def test_what_held_a_run_is_told_with_its_time(spoilt, tmp_path, capsys):
     shutil.copytree(spoilt, run)
     with (run / "distributor.log").open("a") as log:
         log.write(
-            "2026-01-02 03:04:05,678 WARNING runner.admission.gate: held, no further task set is started: no room\n"
+            "2026-01-02 03:04:05,678 WARNING runner.gate: held, no further task set is started: no room\n"
         )
-        log.write("2026-01-02 03:05:05,678 WARNING runner.admission.gate: no longer held by the disk\n")
+        log.write("2026-01-02 03:05:05,678 WARNING runner.gate: no longer held by the disk\n")
     text = told(capsys, run)
     assert "what held it or kept machines away, in local time\n  2026-01-02 03:04:05,678 WARNING" in text
     assert "no longer held by the disk\n" in text

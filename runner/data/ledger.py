@@ -16,7 +16,7 @@ from runner.data.record import Entry, Record
 from runner.data.views import VIEWS
 from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("runner.ledger")
 
 # Someone else's transaction may hold the file up; what is to be written waits in memory meanwhile, so do not wait here.
 _BUSY_TIMEOUT_S = 0.5

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runner.paths import RunPaths
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 180.0
 # Measured: 0.2 GiB for some sets, 0.6 GiB for 10^6 jobs. It is address space, of which libraries take more than memory.
 MEMORY_BYTES = 3 << 30
 _TOLD_CHARS = 500

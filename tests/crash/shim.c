@@ -62,7 +62,7 @@ struct file {
     struct file *next;
 };
 
-enum change { BYTES, CREATED, RENAMED, REMOVED, FOLDER_MADE, FOLDER_REMOVED, DURABLE };
+enum change { BYTES, CREATED, RENAMED, REPLACED, REMOVED, FOLDER_MADE, FOLDER_REMOVED, DURABLE };
 
 /* How to undo one change. The newest is first. */
 struct undo {
@@ -71,7 +71,7 @@ struct undo {
     off_t offset, size;
     size_t length, n_bytes;
     char *bytes;
-    char *path, *origin; /* the others; RENAMED: where it was before; REMOVED: where it is kept */
+    char *path, *origin; /* the others; RENAMED: where it was before; REPLACED (by the rename that is noted next), REMOVED: where it is kept */
     struct undo *next;
 };
 
@@ -334,6 +334,7 @@ static void restore_name(const struct undo *undo)
     case RENAMED:
         syscall(SYS_renameat2, AT_FDCWD, undo->path, AT_FDCWD, undo->origin, 0);
         break;
+    case REPLACED:
     case REMOVED:
         syscall(SYS_linkat, AT_FDCWD, undo->origin, AT_FDCWD, undo->path, 0);
         break;
@@ -345,9 +346,10 @@ static void restore_name(const struct undo *undo)
 static void lose_power(void)
 {
     unsigned n_names = 0, n_lost;
+    bool lost = false;
 
     for (const struct undo *undo = undos; undo != NULL; undo = undo->next) {
-        n_names += undo->change != BYTES && undo->change != DURABLE;
+        n_names += undo->change != BYTES && undo->change != REPLACED && undo->change != DURABLE;
         if (undo->path != NULL && is_shared_memory(undo->path))
             syscall(SYS_unlinkat, AT_FDCWD, undo->path, 0);
     }
@@ -356,8 +358,13 @@ static void lose_power(void)
     for (const struct undo *undo = undos; undo != NULL; undo = undo->next) {
         if (undo->change == DURABLE)
             continue;
-        if (undo->change != BYTES) {
-            if (n_lost > 0) {
+        if (undo->change == REPLACED) {
+            /* A rename is whole or not at all: with the new file's name goes the old one's end. */
+            if (lost)
+                restore_name(undo);
+        } else if (undo->change != BYTES) {
+            lost = n_lost > 0;
+            if (lost) {
                 n_lost--;
                 restore_name(undo);
             }
@@ -617,7 +624,7 @@ static int rename_entry(int old_fd, const char *old, int new_fd, const char *new
     result = (int)syscall(SYS_renameat2, old_fd, old, new_fd, new, flags);
     if (result == 0 && undoes()) {
         if (replaces)
-            note(REMOVED, to, grave);
+            note(REPLACED, to, grave);
         note(RENAMED, to, from);
     }
     done();
