@@ -282,7 +282,7 @@ class TestHostileNames:
     @settings(max_examples=60)
     @given(st.text() | st.sampled_from(HOSTILE_NAMES), st.text())
     def test_whatever_a_text_is(self, name: str, other: str) -> None:
-        chart = Chart(name="x", draw=lambda figure: figure.suptitle(name) and None, what=other, width_in=1.0)
+        chart = Chart(name="x", draw=lambda figure: figure.suptitle(name), what=other, width_in=1.0)
         section = Section(
             name="s",
             title=name,

@@ -90,7 +90,7 @@ class Chart:
     """
 
     name: str
-    draw: Callable[[Figure], None]
+    draw: Callable[[Figure], object]
     what: str
     aspect: float = 0.62
     width_in: float = 5.6
@@ -139,7 +139,7 @@ def _drawn(chart: Chart, width_in: float) -> Figure:
 
 
 @contextmanager
-def _styled(**changes: object) -> Iterator[None]:
+def _styled(**changes: Any) -> Iterator[None]:
     with mpl.rc_context({**_STYLE, **changes}), warnings.catch_warnings():
         # A name may have letters that the font lacks: on the page the browser has them, on paper there is a box.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
