@@ -25,13 +25,13 @@ def report_after(
     """Make `report.html` in the run folder; True: it is there.
 
     Guarantees: raises nothing, and returns after `timeout_s` at the latest. What went wrong is a line of the log, with the command
-    that makes the report. Its process has the lowest priority, bounded memory and CPU time, and so outlives nobody for long.
+    that makes the report. Its process has a low priority, bounded memory and CPU time, and so outlives nobody for long.
     """
     arguments = ["-m", "runner.report", str(results), "--output", str(paths.report)]
     by_hand = shlex.join(["python", *arguments])
     try:
         with subprocess.Popen(
-            ["nice", "-n", "19", sys.executable, *arguments],
+            ["nice", "-n", "10", sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -139,8 +139,9 @@ def _drawn(chart: Chart, width_in: float) -> Figure:
 
 
 @contextmanager
-def _styled(**changes: Any) -> Iterator[None]:
-    with mpl.rc_context({**_STYLE, **changes}), warnings.catch_warnings():
+def _styled(**changes: object) -> Iterator[None]:
+    style: Any = {**_STYLE, **changes}
+    with mpl.rc_context(style), warnings.catch_warnings():
         # A name may have letters that the font lacks: on the page the browser has them, on paper there is a box.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
         yield
