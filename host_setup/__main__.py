@@ -123,17 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(arch="arm64")
     verbs = parser.add_subparsers(dest="verb", metavar="packages|stem|image|check|network")
-    packages = verbs.add_parser(
-        "packages",
-        parents=[which],
-        help="install QEMU and the compilers, if missing",
-        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
-        "As root: also make the user that QEMU runs as.",
-    )
-    packages.add_argument(
-        "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
-    )
-    packages.add_argument("--tests", action="store_true", help="also what only the tests need: chromium")
+    _add_packages(verbs, which)
     verbs.add_parser(
         "stem",
         parents=[which],
@@ -158,6 +148,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_network(verbs)
     return parser
+
+
+def _add_packages(verbs: _Verbs, which: argparse.ArgumentParser) -> None:
+    packages = verbs.add_parser(
+        "packages",
+        parents=[which],
+        help="install QEMU and the compilers, if missing",
+        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
+        "As root: also make the user that QEMU runs as.",
+    )
+    packages.add_argument(
+        "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
+    )
+    packages.add_argument("--tests", action="store_true", help="also what only the tests need: chromium")
 
 
 def _add_network(verbs: _Verbs) -> None:
