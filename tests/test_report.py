@@ -213,6 +213,15 @@ class TestPage:
 
 
 class TestDisagreements:
+    def test_a_task_that_admission_refused_contradicts_nothing(self, tmp_path: Path) -> None:
+        run = simulated(tmp_path, "tasksets.utilizations=[1.0]", "tasksets.policy=deadline")
+        analyse(run)
+        with writing(run) as database:
+            assert database.execute("SELECT DISTINCT outcome, schedulable FROM runs").fetchall() == [
+                ("rejected", 0)
+            ]
+        assert read_run(run, "refused").disagreements.counts == {}
+
     def test_each_kind_is_listed_with_its_command(self, own: Path, tmp_path: Path) -> None:
         with writing(own) as database:
             met = database.execute("SELECT taskset_id FROM runs WHERE schedulable ORDER BY 1").fetchall()

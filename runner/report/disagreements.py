@@ -21,11 +21,12 @@ CREATE TEMP TABLE IF NOT EXISTS judged (
     taskset_id TEXT PRIMARY KEY, scheduler TEXT, vcpus INTEGER, met INTEGER, n_unclear INTEGER, n_jobs INTEGER, n_missed INTEGER
 ) WITHOUT ROWID
 """
+# What the kernel's admission refused was not scheduled: no test speaks of that.
 _FILL_JUDGED = """
 INSERT OR IGNORE INTO judged
 SELECT taskset_id, max(scheduler), max(coalesce(vcpus, 1)), min(schedulable), count(*) FILTER (WHERE schedulable IS NULL),
     sum(n_jobs), sum(n_missed)
-FROM valid_runs WHERE validity IS NOT 'disturbed' GROUP BY taskset_id
+FROM valid_runs WHERE validity IS NOT 'disturbed' AND outcome <> 'rejected' GROUP BY taskset_id
 """
 # Of two tables of 10^6 rows each: one is gone through (CROSS JOIN says which), the other has its key.
 _VERDICTS = f"""

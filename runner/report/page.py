@@ -50,7 +50,7 @@ section.scroll svg { width: calc(var(--width) * 84px); max-width: none; margin: 
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; min-width: 50%; }
 th, td { padding: 3px 10px 3px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
-th.text, td.text { text-align: left; overflow-wrap: anywhere; }
+th.text, td.text { text-align: left; max-width: 60ch; overflow-wrap: break-word; }
 code, pre { font-family: var(--mono); font-size: 12.5px; }
 pre { overflow-x: auto; max-height: 480px; }
 summary { cursor: pointer; color: var(--accent); font-size: 13.5px; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from runner.report import job_sections, set_sections
 from runner.report.canvas import Chart
@@ -44,7 +45,8 @@ def _sections(runs: Sequence[RunData]) -> list[Section]:
         if len(runs) == 1:
             found.append(make(runs[0], name))
         else:
-            found += [make(run, f"{name}-{number}") for number, run in enumerate(runs, 1)]
+            made = [(run, make(run, f"{name}-{number}")) for number, run in enumerate(runs, 1)]
+            found += [replace(section, title=f"{section.title}: {run.label}") for run, section in made]
     return found
 
 

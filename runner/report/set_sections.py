@@ -236,7 +236,7 @@ def provenance_section(run: RunData, name: str = "run") -> Section:
     """What was run."""
     return Section(
         name=name,
-        title=f"What was run: {run.label}",
+        title="What was run",
         caption="From manifest.json. Passwords and tokens are masked.",
         tables=(Table("facts", ("what", "is"), run.provenance.facts, texts=2),),
         text=run.provenance.config,
