@@ -17,6 +17,7 @@ MAX_ATTACHED = 255
 _NAME_CHARS = 15
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MAC_PREFIX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){4}")
+_NUMBER = re.compile(r"[1-9][0-9]*$")
 _PREFIX_BITS = range(8, 31)
 
 
@@ -102,6 +103,12 @@ def plan_bridge(spec: NetworkSpec, n_machines: int) -> BridgePlan:
             for number in range(1, n_machines + 1)
         ),
     )
+
+
+def machine_number(name: str) -> int:
+    """The number at the end of a machine's name: 1, 2 …; 1 for a name without one."""
+    found = _NUMBER.search(name)
+    return 1 if found is None else int(found[0])
 
 
 def attachment(spec: NetworkSpec, number: int) -> Attachment | None:

@@ -29,6 +29,8 @@ class Reach(StrEnum):
     MAILBOX = "mailbox"
     #: Its network: the host's timing decides when packets arrive.
     SSH = "ssh"
+    #: Its network too, in the words of Genode's task loader.
+    GENODE = "genode"
 
 
 class Reset(StrEnum):
@@ -108,7 +110,7 @@ class QemuSpec:
         ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free
             ones or, with a mailbox, gives the guest no network at all.
         genode_port: First loopback port to forward to a task loader in the guests that speaks the Genode protocol (machine N
-            takes `genode_port + N - 1`); None: the guests have none. Not with a mailbox.
+            takes `genode_port + N - 1`); None takes free ones with `Reach.GENODE`, and else the guests have none. Not with a mailbox.
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.
@@ -143,6 +145,11 @@ class QemuSpec:
         return round(math.log2(FASTEST_MIPS / self.cpu_mips))
 
     @property
+    def serves_genode(self) -> bool:
+        """Whether its task loader speaks Genode's protocol as well."""
+        return self.reach is Reach.GENODE or self.genode_port is not None
+
+    @property
     def exact(self) -> bool:
         """Whether nothing but the guest's own past decides what it does: neither the host's clock nor its network."""
         return self.clock is Clock.ICOUNT and self.reach is Reach.MAILBOX and not self.bridged
@@ -159,6 +166,7 @@ class GenodeSpec:
         vcpus: Processors; exactly one with `Clock.ICOUNT`.
         memory_mib: RAM; the board has 1024 MiB at most.
         qemu_binary: QEMU to use; a name on the PATH or a path.
+        network: Where its card is.
     """
 
     image: Path
@@ -167,6 +175,12 @@ class GenodeSpec:
     vcpus: int = 4
     memory_mib: int = 1024
     qemu_binary: str = "qemu-system-arm"
+    network: NetworkSpec = NetworkSpec()
+
+    @property
+    def bridged(self) -> bool:
+        """Whether it is on a bridge of this computer's."""
+        return self.network.kind is NetworkKind.BRIDGE
 
     @property
     def icount_shift(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,19 +38,21 @@ class Hung(Exception):
 
 @dataclass
 class Peer:
-    """Serves one client after the other on a free port of the loopback.
+    """Serves one client after the other.
 
     Attributes:
         answer: Instead of simulating, is called with the connection after START.
+        listen: Where; port 0 is a free one.
         heard: Tags, in order, and what came with them.
     """
 
     answer: Callable[[socket.socket], None] | None = None
+    listen: tuple[str, int] = ("127.0.0.1", 0)
     heard: list[tuple[int, bytes]] = field(default_factory=list)
     binaries: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(self.listen)
         self.address: tuple[str, int] = self._listener.getsockname()
         self._stop = threading.Event()
         self._sender: threading.Thread | None = None
@@ -179,3 +182,15 @@ def task_set(document: bytes) -> TaskSet:
             kill_after_start_ns=int(text["criticaltime"]) * NS_PER_MS or None,
         )
     return TaskSet(tuple(tasks[idx] for idx in range(len(tasks))), overrun_policy=OverrunPolicy.KILL_AND_SKIP)
+
+
+def main() -> None:
+    """A program for a network namespace: serve at an address and port until the input ends."""
+    peer = Peer(listen=(sys.argv[1], int(sys.argv[2])))
+    print("listening", flush=True)
+    sys.stdin.read()
+    peer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -71,12 +71,12 @@ class Namespace:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """A command in here, to its end."""
         return subprocess.run(
             [*self.within, *words],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.env, **variables},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

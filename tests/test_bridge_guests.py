@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import pytest
 
 from runner.exit_codes import ExitCode
-from tests.cli import processes_of, run_cli, started_cli
+from tests.cli import ROOT, processes_of, run_cli, started_cli
+from tests.genode_image import write_image
 from tests.network_namespace import Namespace, new_namespace, why_none
 from tests.qemu_guests import PATIENCE_S, eventually
 
@@ -157,6 +160,51 @@ def test_guests_cannot_get_beyond_the_bridge(here, tmp_path):
         assert codes == [1, 4], shown
         assert "Network is unreachable" in shown
         assert_removed_but(here, "out")
+
+
+def test_genodes_protocol_keeps_its_contract_over_a_bridge(here, tmp_path):
+    """The session's tests once more, against a guest that has its address by DHCP."""
+    assert here.network("create", "machines.limit=1").returncode == 0
+    suite = str(ROOT / "tests" / "test_session_genode_guest.py")
+    words = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        str(tmp_path / "in"),
+    )
+    done = here.run(*words, suite, RTFLEET_TEST_NETWORK="bridge")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^2\d passed in", done.stdout, re.M), done.stdout
+    assert_removed(here)
+
+
+def test_genodes_board_is_on_its_tap(here, tmp_path):
+    """Who answers at its address is a stand-in: the image only says OK on its console."""
+    assert here.network("create", "machines.limit=1").returncode == 0
+    here.ip("address", "add", "10.200.45.1/32", "dev", "lo")
+    image = write_image(tmp_path / "image.elf")
+    words = (sys.executable, "-m", "tests.genode_peer", "10.200.45.1", "3001")
+    with subprocess.Popen(
+        [*here.within, *words], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as peer:
+        assert peer.stdout is not None
+        assert peer.stdout.readline() == b"listening\n"
+        run = (
+            "machines=genode_pbxa9",
+            f"machines.genode.image={image}",
+            "tasksets.overrun_policy=kill_and_skip",
+        )
+        with started_cli(tmp_path, *run, BRIDGE, *FEW, within=here.within, env=here.env) as process:
+            assert eventually(lambda: "rtfleet1" in here.interfaces(with_carrier=True), within_s=PATIENCE_S)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        peer.communicate(timeout=PATIENCE_S)
+    assert process.returncode == ExitCode.OK, said
+    here.ip("address", "delete", "10.200.45.1/32", "dev", "lo")
+    assert_removed(here)
 
 
 def assert_removed_but(here: Namespace, name: str) -> None:

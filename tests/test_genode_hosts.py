@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,25 +14,13 @@ from runner.errors import BootFailed, HostError, UsageError
 from runner.faults.recovery import Recovery
 from runner.hosts.board import BoardHost, check_boards
 from runner.qemu.command import Wiring
-from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
+from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.genode_host import GenodeHost
 from runner.specs import BoardSpec, Clock, GenodeSpec
+from tests.genode_image import write_image
 from tests.genode_peer import REBOOT, Peer
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def write_image(path: Path) -> Path:
-    """An ELF file whose only segment says OK on the board's first serial line, on each processor, and stops there."""
-    load_uart, halt, uart = 0xE59F0018, 0xEAFFFFFE, 0x10009000
-    said = [code for character in b"OK\n" for code in (0xE3A01000 | character, 0xE5801000)]
-    code = struct.pack("<9I", load_uart, *said, halt, uart)
-    at = 0x10000
-    head = struct.pack(
-        "<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 40, 1, at, 52, 0, 0x5000200, 52, 32, 1, 0, 0, 0
-    )
-    path.write_bytes(head + struct.pack("<8I", 1, 84, at, at, len(code), len(code), 5, 4) + code)
-    return path
 
 
 @pytest.mark.parametrize("name", ["user", "tap", "icount"])
@@ -40,11 +28,10 @@ def test_the_command_is_the_golden_one(name: str) -> None:
     spec = GenodeSpec(image=Path("image.elf"))
     if name == "icount":
         spec = GenodeSpec(image=Path("image.elf"), clock=Clock.ICOUNT, vcpus=1)
-    tap = (
-        Attachment(tap="rtfleet1", mac="0a:06:00:00:00:01", address="10.200.45.1") if name == "tap" else None
-    )
     wiring = Wiring(name="qemu1", qmp_fd=5, console_log=Path("console.log"), console_fd=6)
-    command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, tap, wiring)
+    if name == "tap":
+        wiring = replace(wiring, tap_fd=7, mac="0a:06:00:00:00:01")
+    command = build_genode_command(Path("/usr/bin/qemu-system-arm"), spec, spec.image, wiring)
     golden = GOLDEN / f"qemu_genode_{name}.txt"
     assert "\n".join(command) + "\n" == golden.read_text()
 

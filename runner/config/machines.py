@@ -61,7 +61,8 @@ def to_network(machines: DictConfig) -> NetworkSpec:
 
 def to_reset(machines: DictConfig) -> Reset:
     reset = member_of(Reset, machines.reset, "machines.reset")
-    if reset is Reset.TASKSET and machines.host == "qemu" and machines.network.kind == NetworkKind.BRIDGE:
+    bridged = machines.host in ("qemu", "genode_pbxa9") and machines.network.kind == NetworkKind.BRIDGE
+    if reset is Reset.TASKSET and bridged:
         raise UsageError(
             "machines.reset is taskset, for which a machine has a second guest made ready: on a bridge both would have one address",
             where="machines.reset",
@@ -86,7 +87,7 @@ def to_qemu(config: DictConfig, reach: Reach, network: NetworkSpec) -> QemuSpec:
     return QemuSpec(**values, reach=reach, network=network)
 
 
-def to_genode(config: DictConfig) -> GenodeSpec:
+def to_genode(config: DictConfig, network: NetworkSpec) -> GenodeSpec:
     values = {str(key): value for key, value in config.items()}
     if values["image"] is None:
         raise UsageError(
@@ -96,7 +97,7 @@ def to_genode(config: DictConfig) -> GenodeSpec:
         )
     values["image"] = Path(values["image"]).absolute()
     values["clock"] = member_of(Clock, values["clock"], "machines.genode.clock")
-    return GenodeSpec(**values)
+    return GenodeSpec(**values, network=network)
 
 
 def to_boards(config: DictConfig) -> BoardSpec:

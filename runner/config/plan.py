@@ -137,7 +137,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
         qemu=to_qemu(machines.qemu, reach, to_network(machines)) if machines.host == "qemu" else None,
-        genode=to_genode(machines.genode) if machines.host == "genode_pbxa9" else None,
+        genode=to_genode(machines.genode, to_network(machines)) if machines.host == "genode_pbxa9" else None,
         boards=to_boards(machines.board) if machines.host == "genode_board" else None,
         reset=to_reset(machines),
         console=to_console(machines.console, machines.host),

@@ -158,12 +158,12 @@ class Station:
 
     def pause(self) -> None:
         """Stop an idle guest: its virtual time would race, and cost a core of this computer."""
-        if self._host is not None and self.session.reach is Reach.SSH:
+        if self._host is not None and self.session.reach is not Reach.MAILBOX:
             self._host.pause()
 
     def resume(self) -> None:
         """Let it run on; a guest with a mailbox runs only while it is asked something."""
-        if self._host is not None and self.session.reach is Reach.SSH:
+        if self._host is not None and self.session.reach is not Reach.MAILBOX:
             self._host.resume()
 
     def abort(self, error: RunnerError) -> None:

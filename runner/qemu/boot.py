@@ -28,7 +28,7 @@ from runner.specs import Accelerator, Reach
 #: The QMP event by which a guest says that it is ready: bit 2 of its pvpanic device, written by init when the SSH server
 #: listens; or, where there is a mailbox, bit 1, written by the task loader, at which QEMU pauses the guest then and there.
 BELLS: Mapping[Reach, str] = MappingProxyType(
-    {Reach.SSH: "GUEST_CRASHLOADED", Reach.MAILBOX: "GUEST_PANICKED"}
+    {Reach.SSH: "GUEST_CRASHLOADED", Reach.GENODE: "GUEST_CRASHLOADED", Reach.MAILBOX: "GUEST_PANICKED"}
 )
 
 # RAM stays in the memory that backs it; only the devices' state (370 KB) goes through the channel.

@@ -263,9 +263,9 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
     kernel_args = (
         f"console={hardware.arch.console}",
         *_KERNEL_ARGS,
-        *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is Reach.SSH else ()),
+        *(_RACING_KERNEL_ARGS if spec.clock is Clock.ICOUNT and spec.reach is not Reach.MAILBOX else ()),
         *((f"rtfleet.dhcp_retry_s={_DHCP_RETRY_S[spec.clock]}",) if spec.bridged else ()),
-        *((f"rtfleet.genode={GENODE_PORT}",) if spec.genode_port is not None else ()),
+        *((f"rtfleet.genode={GENODE_PORT}",) if spec.serves_genode else ()),
         *hardware.arch.kernel_args,
         *start.kernel_args,
     )

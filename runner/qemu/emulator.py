@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections import deque
@@ -35,6 +36,8 @@ from runner.qemu.shared_memory import Memory
 from runner.qemu.tap import open_tap
 
 # A QEMU in good health answers within a millisecond; a host that swaps may take long.
+# HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.
+_FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s")
 _ANSWER_S = 10.0
 
 # Ending a healthy QEMU by SIGKILL takes 3 ms (measured).
@@ -143,6 +146,23 @@ class Emulator:
             return self._monitor.execute(command, Deadline.after(_ANSWER_S), **arguments)
         except SessionLost as exc:
             raise self._lost(exc) from exc
+
+    def forwarded_port(self, port: int) -> tuple[str, int]:
+        """The loopback address and port that lead to a port of the guest's on QEMU's own network.
+
+        Raises:
+            HostError: QEMU names none.
+            As `execute`.
+        """
+        text = str(self.execute("human-monitor-command", command_line="info usernet"))
+        for match in _FORWARDED.finditer(text):
+            if int(match[3]) == port:
+                return match[1], int(match[2])
+        raise HostError(
+            f"{self.berth.name}: QEMU names no port that leads to the guest's port {port}",
+            evidence=text,
+            next_step="see what it can do: python -m host_setup check",
+        )
 
     def execute_all(self, *commands: Command) -> None:
         """Give several commands at once; those after one that was refused are not given.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import HostError, UsageError
@@ -13,21 +12,6 @@ from runner.specs import CPU_MIPS, Clock, GenodeSpec
 _MACHINE = "realview-pbx-a9"
 _CPUS_MAX = 4
 _MEMORY_MAX_MIB = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attachment:
-    """A place on a bridge.
-
-    Attributes:
-        tap: The tap device, which belongs to the user that QEMU runs as.
-        mac: The card's address, by which the DHCP server knows it.
-        address: What that gives it.
-    """
-
-    tap: str
-    mac: str
-    address: str
 
 
 def check_genode_spec(spec: GenodeSpec) -> None:
@@ -72,9 +56,7 @@ def check_genode_spec(spec: GenodeSpec) -> None:
         )
 
 
-def build_genode_command(
-    binary: Path, spec: GenodeSpec, image: Path, attachment: Attachment | None, wiring: Wiring
-) -> list[str]:
+def build_genode_command(binary: Path, spec: GenodeSpec, image: Path, wiring: Wiring) -> list[str]:
     """The command that starts one guest, standing still until QMP says `cont`. Equal arguments give equal commands."""
     return [
         *(str(binary), "-name", escaped(wiring.name), "-S"),
@@ -86,7 +68,7 @@ def build_genode_command(
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
         *console_options(wiring),
         *("-serial", "chardev:console"),
-        *_network(attachment, wiring),
+        *_network(wiring),
         *("-kernel", str(image)),
     ]
 
@@ -98,10 +80,9 @@ def _clock(spec: GenodeSpec) -> list[str]:
     return ["-icount", f"shift={spec.icount_shift},align=off,sleep=on", "-rtc", "base=utc,clock=vm"]
 
 
-def _network(attachment: Attachment | None, wiring: Wiring) -> list[str]:
-    if attachment is not None:
-        tap = f"ifname={attachment.tap},script=no,downscript=no"
-        return ["-nic", f"tap,id=net,{tap},model=lan9118,mac={attachment.mac}"]
+def _network(wiring: Wiring) -> list[str]:
+    if wiring.tap_fd is not None:
+        return ["-nic", f"tap,id=net,fd={wiring.tap_fd},model=lan9118,mac={wiring.mac}"]
     # restrict=on cuts the guest off from everything but the forwarded port; it still gets an address.
     forward = f"hostfwd=tcp:127.0.0.1:{wiring.ssh_port or 0}-:{PORT}"
     return ["-nic", f"user,id=net,restrict=on,ipv6=off,model=lan9118,{forward}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -17,17 +16,15 @@ from runner.faults.recovery import Recovery
 from runner.files.private import make_private
 from runner.genode import PORT
 from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
+from runner.network import attachment, machine_number
 from runner.qemu.berth import Berth
 from runner.qemu.confinement import for_qemu
 from runner.qemu.console_link import write_link
 from runner.qemu.emulator import Emulator
-from runner.qemu.genode_command import Attachment, build_genode_command, check_genode_spec
+from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.killswitch import KillSwitch
 from runner.qemu.shared_memory import COPIES
 from runner.specs import Accelerator, Clock, GenodeSpec
-
-# HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  3001  0  0`.
-_FORWARDED = re.compile(rf"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+{PORT}\s")
 
 
 def find_genode_qemu(spec: GenodeSpec) -> Path:
@@ -51,17 +48,15 @@ class GenodeHost(AbstractHost):
 
     Args:
         spec: What to emulate.
-        attachment: Its place on the bridge; None: QEMU's own network, with a forwarded port.
+        name: Its number at the end says which place it has on a bridge.
     """
 
-    def __init__(
-        self, spec: GenodeSpec, name: str, folder: Path, *, attachment: Attachment | None = None
-    ) -> None:
+    def __init__(self, spec: GenodeSpec, name: str, folder: Path) -> None:
         check_genode_spec(spec)
         self._spec = spec
         self._name = name
         self._folder = folder.absolute()
-        self._attachment = attachment
+        self._attachment = attachment(spec.network, machine_number(name))
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
         self._phase = HostPhase.NEW
@@ -174,13 +169,14 @@ class GenodeHost(AbstractHost):
             name=self._name,
             folder=self._folder,
             ssh_port=0,
+            attachment=self._attachment,
             loads_anew=recovery is Recovery.PROCESS,
         )
         binary = find_genode_qemu(self._spec)
         emulator = self._owned.enter_context(
             Emulator(
                 berth,
-                partial(build_genode_command, binary, self._spec, image.path, self._attachment),
+                partial(build_genode_command, binary, self._spec, image.path),
                 deadline,
                 self._switch,
                 memories=[image],
@@ -191,9 +187,9 @@ class GenodeHost(AbstractHost):
         names = {row["label"]: str(row["filename"]) for row in emulator.execute("query-chardev")}
         self._owned.callback(write_link(self._folder, names["console"].removeprefix("pty:"), emulator.pid))
         if self._attachment is not None:
-            self._address = self._attachment.address, PORT
+            self._address = str(self._attachment.address), PORT
         else:
-            self._address = _forwarded_port(emulator)
+            self._address = emulator.forwarded_port(PORT)
         return emulator
 
     def _run(self, method: str, command: str, goal: HostPhase) -> None:
@@ -211,15 +207,3 @@ class GenodeHost(AbstractHost):
         return UsageError(
             f"host {self._name}: {method} makes no sense while it is {self.phase.value}", next_step=next_step
         )
-
-
-def _forwarded_port(emulator: Emulator) -> tuple[str, int]:
-    text = str(emulator.execute("human-monitor-command", command_line="info usernet"))
-    match = _FORWARDED.search(text)
-    if match is None:
-        raise HostError(
-            f"{emulator.berth.name}: QEMU names no port that leads to the guest's task loader",
-            evidence=text,
-            next_step="see what it can do: python -m host_setup check",
-        )
-    return match[1], int(match[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -15,11 +14,11 @@ from runner.errors import BootFailed, Fault, GuestDied, HostError, SessionLost, 
 from runner.faults.recovery import Recovery
 from runner.files.private import make_private
 from runner.hosts.base import AbstractHost, BootKind, HostFacts, HostPhase, SshCredentials
-from runner.network import attachment
+from runner.network import attachment, machine_number
 from runner.qemu.architectures import architecture
 from runner.qemu.berth import Berth
 from runner.qemu.boot import BELLS, SnapshotRefused, boot, restore, save
-from runner.qemu.command import Hardware, KernelBoot, snapshot_key
+from runner.qemu.command import GENODE_PORT, Hardware, KernelBoot, snapshot_key
 from runner.qemu.console_link import write_link
 from runner.qemu.contradictions import check_spec
 from runner.qemu.cpus import CPUS
@@ -30,9 +29,6 @@ from runner.qemu.probe import choose_acceleration, find_binary
 from runner.qemu.shared_memory import MailboxMemory, Memory
 from runner.qemu.snapshot import Snapshot, SnapshotStore
 from runner.specs import Accelerator, Clock, QemuSpec, Reach
-
-# HMP's `info usernet`: `TCP[HOST_FORWARD]  12  127.0.0.1  40693  10.0.2.15  22  0  0`.
-_FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\s")
 
 
 class QemuHost(AbstractHost):
@@ -60,7 +56,7 @@ class QemuHost(AbstractHost):
         self._image = (
             GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
         )
-        self._number = int(found[0]) if (found := re.search(r"[1-9]\d*$", name)) else 1
+        self._number = machine_number(name)
         self._attachment = attachment(spec.network, self._number)
         self._switch = KillSwitch(name)
         self._owned = ExitStack()
@@ -69,6 +65,7 @@ class QemuHost(AbstractHost):
         self._emulator: Emulator | None = None
         self._facts: HostFacts | None = None
         self._ssh_address: tuple[str, int] | None = None
+        self._address: tuple[str, int] | None = None
         self._memory: MailboxMemory | None = None
         self._console_pty = ""
         self._console_shown = False
@@ -107,8 +104,24 @@ class QemuHost(AbstractHost):
                 "ssh_address", "machines.qemu.ssh_port=2222 forwards a port to a guest with a mailbox"
             )
         if self._ssh_address is None:
-            self._ssh_address = _forwarded_port(self._emulator)
+            self._ssh_address = self._emulator.forwarded_port(22)
         return self._ssh_address
+
+    @property
+    def address(self) -> tuple[str, int]:
+        if self._emulator is None:
+            raise self._wrong("address", "call start() first")
+        if not self._spec.serves_genode:
+            raise UsageError(
+                f"host {self._name} has no task loader on TCP",
+                where="machines.qemu.genode_port",
+                next_step="set it, or choose machines=genode_guest",
+            )
+        if self._attachment is not None:
+            return str(self._attachment.address), GENODE_PORT
+        if self._address is None:
+            self._address = self._emulator.forwarded_port(GENODE_PORT)
+        return self._address
 
     @property
     def mailbox(self) -> mmap.mmap:
@@ -311,24 +324,15 @@ class QemuHost(AbstractHost):
         return self._spec.ssh_port + self._number - 1
 
     def _genode_port(self) -> int | None:
-        return None if self._spec.genode_port is None else self._spec.genode_port + self._number - 1
+        """As `_ssh_port`. None: there is nothing to forward."""
+        if not self._spec.serves_genode or self._attachment is not None:
+            return None
+        return 0 if self._spec.genode_port is None else self._spec.genode_port + self._number - 1
 
     def _wrong(self, method: str, next_step: str) -> UsageError:
         return UsageError(
             f"host {self._name}: {method} makes no sense while it is {self.phase.value}", next_step=next_step
         )
-
-
-def _forwarded_port(emulator: Emulator) -> tuple[str, int]:
-    text = str(emulator.execute("human-monitor-command", command_line="info usernet"))
-    match = _FORWARDED.search(text)
-    if match is None:
-        raise HostError(
-            f"{emulator.berth.name}: QEMU names no port that leads to the guest's SSH server",
-            evidence=text,
-            next_step="see what it can do: python -m host_setup check",
-        )
-    return match[1], int(match[2])
 
 
 def _console_pty(emulator: Emulator) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from runner.deadline import Deadline
 from runner.errors import (
@@ -44,6 +44,7 @@ from runner.genode import (
 from runner.hosts.base import AbstractHost
 from runner.model import TaskSet
 from runner.sessions.base import AbstractSession
+from runner.specs import Reach
 from runner.units import NS_PER_S
 
 _RECV_BYTES = 1 << 16
@@ -66,6 +67,8 @@ class GenodeSession(AbstractSession):
         host: A started host that runs and has an `address`.
         binaries: Folder with one file per workload (`hey`, `pi`, …), to be sent when needed; None: the host knows them.
     """
+
+    reach: ClassVar[Reach] = Reach.GENODE
 
     def __init__(self, host: AbstractHost, *, binaries: str | None = None) -> None:
         self._host = host
