@@ -28,7 +28,7 @@ run: $(installed)
 	@$(python) -m runner $(ARGS)
 
 test: check
-	@$(python) -m host_setup packages --arch all --bridge
+	@$(python) -m host_setup packages --arch all --bridge --tests
 	@$(python) -m host_setup --arch all
 	$(python) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "check":
                 return EXIT_OK if check_host(chosen) else EXIT_HOST
             case "packages":
-                _packages(chosen, quiet=False, bridge=options.bridge)
+                _packages(chosen, quiet=False, bridge=options.bridge, tests=options.tests)
             case "network":
                 return _network(options)
             case "stem":
@@ -80,8 +80,10 @@ def _network(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _packages(architectures: list[Architecture], *, quiet: bool, bridge: bool = False) -> None:
-    installed = ensure_packages(architectures, bridge=bridge)
+def _packages(
+    architectures: list[Architecture], *, quiet: bool, bridge: bool = False, tests: bool = False
+) -> None:
+    installed = ensure_packages(architectures, bridge=bridge, tests=tests)
     try:
         ensure_account()
     except HostError as error:
@@ -121,16 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(arch="arm64")
     verbs = parser.add_subparsers(dest="verb", metavar="packages|stem|image|check|network")
-    packages = verbs.add_parser(
-        "packages",
-        parents=[which],
-        help="install QEMU and the compilers, if missing",
-        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
-        "As root: also make the user that QEMU runs as.",
-    )
-    packages.add_argument(
-        "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
-    )
+    _add_packages(verbs, which)
     verbs.add_parser(
         "stem",
         parents=[which],
@@ -155,6 +148,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_network(verbs)
     return parser
+
+
+def _add_packages(verbs: _Verbs, which: argparse.ArgumentParser) -> None:
+    packages = verbs.add_parser(
+        "packages",
+        parents=[which],
+        help="install QEMU and the compilers, if missing",
+        description="Install QEMU, the C compilers and what else the guest image is built with, through apt, only when missing. "
+        "As root: also make the user that QEMU runs as.",
+    )
+    packages.add_argument(
+        "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
+    )
+    packages.add_argument("--tests", action="store_true", help="also what only the tests need: chromium")
 
 
 def _add_network(verbs: _Verbs) -> None:

@@ -33,6 +33,8 @@ class Requirement:
 
 #: What the machines' bridge takes; see `host_setup.network`.
 BRIDGE_REQUIREMENTS = (Requirement("iproute2", "ip"), Requirement("dnsmasq-base", "dnsmasq"))
+#: What only the tests take: a browser that looks at reports, and letters for it.
+TEST_REQUIREMENTS = (Requirement("chromium", "chromium"), Requirement("fonts-dejavu-core"))
 
 
 def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ...]:
@@ -72,17 +74,23 @@ def missing_packages(needed: Iterable[Requirement]) -> list[str]:
 
 
 def ensure_packages(
-    architectures: Iterable[Architecture], *, bridge: bool = False, report: Callable[[str], None] = print
+    architectures: Iterable[Architecture],
+    *,
+    bridge: bool = False,
+    tests: bool = False,
+    report: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
     """Install what is missing, as root or through sudo, and return the packages' names; usually none, quickly.
 
     Args:
         bridge: Also what the machines' bridge takes.
+        tests: Also what only the tests take.
 
     Raises:
         HostError: when something is missing and may not be installed (says by which command it could be), or apt fails.
     """
-    missing = missing_packages((*requirements(architectures), *(BRIDGE_REQUIREMENTS if bridge else ())))
+    more = (*(BRIDGE_REQUIREMENTS if bridge else ()), *(TEST_REQUIREMENTS if tests else ()))
+    missing = missing_packages((*requirements(architectures), *more))
     if not missing:
         return ()
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]

@@ -69,6 +69,11 @@ class RunPaths:
         return self.folder / "parquet"
 
     @property
+    def report(self) -> Path:
+        """Plots and tables of the run."""
+        return self.folder / "report.html"
+
+    @property
     def machines(self) -> Path:
         """The folder that holds one folder per machine."""
         return self.folder / "machines"

@@ -28,6 +28,7 @@ from runner.operator.control_watcher import ControlWatcher
 from runner.operator.signals import OperatorSignals
 from runner.operator.status import StatusWriter
 from runner.paths import RunPaths
+from runner.report.after_run import report_after
 from runner.run_folder.files import Resumption, RunFiles
 from runner.run_folder.manifest import manifest
 from runner.text.secrets import masked, masked_values
@@ -87,6 +88,8 @@ def execute(
                 run = _Run(plan, paths, kind, wanted=wanted, reuse=reuse, mask=mask)
                 code = run.execute(signals, source, monitors, progress)
                 files.end(code)
+                if plan.report:
+                    _report(paths, monitors)
         except OSError as exc:
             if exc.filename is None and exc.errno not in _DISK_ERRORS:  # somebody's network
                 raise
@@ -120,6 +123,13 @@ def _progress(paths: RunPaths, monitors: tuple[AbstractMonitor, ...]) -> Progres
     done = "nothing is known" if progress is None else f"{progress.n_done} done, {progress.n_bad} bad"
     _log.info("resumed: %s", done)
     return progress
+
+
+def _report(paths: RunPaths, monitors: tuple[AbstractMonitor, ...]) -> None:
+    """While signals are still taken: whoever is impatient interrupts the report alone."""
+    data_set = next((one for one in monitors if isinstance(one, SQLiteMonitor)), None)
+    if data_set is not None and data_set.path.exists():
+        report_after(paths, data_set.path)
 
 
 class _Run:

@@ -65,8 +65,12 @@ def started_cli(
 
 
 def _run_folder(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    own = ("hydra.", "resume=", "--multirun", "--help", "--cfg", "-sc")
-    return () if any(argument.startswith(own) for argument in arguments) else ("hydra.run.dir=run",)
+    if any(argument.startswith(("resume=", "--help", "--cfg", "-sc")) for argument in arguments):
+        return ()
+    # A report takes longer than most of these runs.
+    asked = any(argument.startswith("report=") for argument in arguments)
+    placed = any(argument.startswith(("hydra.", "--multirun")) for argument in arguments)
+    return (*(() if placed else ("hydra.run.dir=run",)), *(() if asked else ("report=false",)))
 
 
 def processes_of(folder: Path) -> list[str]:

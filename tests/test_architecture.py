@@ -50,7 +50,10 @@ RANKS = (
     "machines.kinds",
     "machines.roster distributor",
     "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console convert why"
-    " why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
+    " why.page why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run report.canvas"
+    " report.disagreements report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
+    " report.reading report.responses report.run_report report.schedule report.set_charts report.set_report"
+    " report.set_sections report.statistics report.trace report.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
     " rehearsal.fault rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers"
     " rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.mount_namespace"
@@ -104,6 +107,12 @@ HOMES = {
         "runner.rehearsal.comparison",
     },
     "pyarrow": {"runner.data.parquet"},
+    "matplotlib": {
+        "runner.report.canvas",
+        "runner.report.gantt",
+        "runner.report.job_charts",
+        "runner.report.set_charts",
+    },
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
     "tests": set[str](),
 }

@@ -274,7 +274,7 @@ def run_on_small_disk(folder: Path, size: str, *arguments: str) -> subprocess.Co
     """In a mount namespace of its own, so that nothing has to be unmounted."""
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare, to mount a small disk")
-    command = [sys.executable, "-m", "runner", "hydra.run.dir=disk/run", *arguments]
+    command = [sys.executable, "-m", "runner", "hydra.run.dir=disk/run", "report=false", *arguments]
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", size, *command],
         cwd=folder,

@@ -63,7 +63,7 @@ class Told:
 
 @contextmanager
 def running(disk: SmallDisk, *arguments: str) -> Iterator[Told]:
-    process = disk.start(sys.executable, "-m", "runner", "hydra.run.dir=run", *arguments)
+    process = disk.start(sys.executable, "-m", "runner", "hydra.run.dir=run", "report=false", *arguments)
     told = Told(process)
     try:
         yield told

@@ -67,7 +67,7 @@ ON_GUESTS = [
 def run_experiment(name: str, machines: str, folder: Path, *overrides: str) -> Iterator[sqlite3.Connection]:
     """Its results; everything must have gone well."""
     command = [sys.executable, "-m", "runner", f"experiment={name}", f"machines={machines}", *overrides]
-    subprocess.run([*command, f"hydra.run.dir={folder}"], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([*command, f"hydra.run.dir={folder}", "report=false"], cwd=ROOT, check=True, timeout=120)
     with closing(sqlite3.connect(folder / "results.sqlite")) as results:
         yield results
 

@@ -81,6 +81,7 @@ class RunPlan:
         count: Machines at the start.
         limit: What nobody can go beyond.
         seed: Of the task sets, where they have one.
+        report: Whether a report is made at the end.
     """
 
     tasksets: object
@@ -99,6 +100,7 @@ class RunPlan:
     reuse: Path | None = None
     reserves: Reserves = field(default_factory=Reserves)
     console: Console = Console.PTY
+    report: bool = True
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -146,6 +148,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         limit=machines.limit,
         seed=seed if isinstance(seed, int) else None,
         repeat=config.repeat,
+        report=config.report,
         reuse=Path(config.reuse) if config.reuse is not None else None,
     )
 

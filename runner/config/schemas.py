@@ -229,6 +229,7 @@ class RunnerConf:
         monitors: Who is told.
         machines: Who measures.
         expected: What is expected of the groups of task sets with these labels, for the table at the end.
+        report: Whether `report.html` is made at the end.
         run_folder: Where the run's files go.
     """
 
@@ -238,6 +239,7 @@ class RunnerConf:
     monitors: dict[str, Any] = field(default_factory=dict)
     machines: MachinesConf = field(default_factory=MachinesConf)
     expected: dict[str, str] = field(default_factory=dict)
+    report: bool = True
     run_folder: str = "${hydra:runtime.output_dir}"
 
 

@@ -121,7 +121,7 @@ class Scene:
         if resumes:
             command += [f"resume={self.paths.folder}"]
         else:
-            command += [*self._arguments, f"hydra.run.dir={self.paths.folder}"]
+            command += [*self._arguments, f"hydra.run.dir={self.paths.folder}", "report=false"]
         environment = {**os.environ, "TMPDIR": str(self.temporary), "RTFLEET_CACHE": str(self.cache)}
         for one in self.injections:
             if not one.healed:

@@ -31,6 +31,7 @@ _PACKAGES = (
     "tqdm",
     "watchfiles",
     "pyarrow",
+    "matplotlib",
 )
 _TIMEOUT_S = 10.0
 

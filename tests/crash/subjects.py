@@ -172,6 +172,7 @@ class CommandLine(Subject):
             "+monitors.witness.database=${run_folder}/results.sqlite",
             "+monitors.witness.path=witness",
             "hydra.run.dir=run",
+            "report=false",
             *self.overrides,
         ]
 

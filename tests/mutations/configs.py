@@ -291,7 +291,7 @@ class CommandLine(_ConfigKind):
         folder = self.scratch / "work"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        arguments = [*self.write(file), *overrides, "hydra.run.dir=run"]
+        arguments = [*self.write(file), "report=false", *overrides, "hydra.run.dir=run"]
         process = subprocess.Popen(
             [
                 sys.executable,
