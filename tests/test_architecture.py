@@ -23,7 +23,10 @@ RANKS = (
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
-    "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.edf_response"
+    " analysis.fixed_priority analysis.global_edf analysis.single_cpu analysis.sporadic analysis.subject"
+    " analysis.utilization analysis.verdict"
+    " task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " tasksets.explicit tasksets.uunifast tasksets.written data.schema data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
     " config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
@@ -35,7 +38,7 @@ RANKS = (
     " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"
     " qemu.settings qemu.shared_memory qemu.snapshot qemu.stem qemu.tap sessions sessions.base"
     " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
-    " monitors.dispatcher monitors.listener data.rows data.database data.record data.ledger data.progress"
+    " monitors.dispatcher monitors.listener data.rows data.database data.ideal data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
     " queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",

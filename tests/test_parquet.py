@@ -102,7 +102,7 @@ def test_every_table_is_there_with_all_its_rows_columns_and_types(tmp_path: Path
             for rows in (found.to_pylist(), stored)
         ]
         assert in_order[0] == in_order[1]
-    assert tables["jobs"].schema.metadata[b"rtfleet.schema_version"] == b"3"
+    assert tables["jobs"].schema.metadata[b"rtfleet.schema_version"] == b"4"
 
 
 def test_a_run_without_results_has_tables_without_rows(tmp_path: Path) -> None:
