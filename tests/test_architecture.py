@@ -47,7 +47,7 @@ RANKS = (
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
     "machines.roster distributor",
-    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console why"
+    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console disagreements why"
     " why.page why.run why.taskset why.verdict why.machine why.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
     " rehearsal.fault rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers"
@@ -109,6 +109,7 @@ LONG = {
     "runner.machines.machine": "the life of a host is one story",
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
+    "runner.data.schema": "every table in one place",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.genode": "one conversation, from connecting to hanging up",
     "runner.sessions.ssh": "the home of Fabric and paramiko",

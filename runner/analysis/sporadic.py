@@ -7,6 +7,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 
+#: A whole number of some unit, the same for all tasks of a set: nanoseconds, or the ticks of a textbook.
+Time = int
+
+
 class SporadicTask(NamedTuple):
     """A task that releases jobs at least a period apart; the worst case is taken over all such releases.
 
@@ -18,11 +22,11 @@ class SporadicTask(NamedTuple):
         blocking: B, the longest time that tasks of lower priority can keep it from running.
     """
 
-    wcet: int
-    period: int
-    deadline: int
-    jitter: int = 0
-    blocking: int = 0
+    wcet: Time
+    period: Time
+    deadline: Time
+    jitter: Time = 0
+    blocking: Time = 0
 
 
 Tasks = Sequence[SporadicTask]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from runner.analysis import CHEAP_TESTS, TESTS
+from runner.data.history import n_disagreements
 from runner.data.ledger import Ledger
 from runner.data.parquet import write_parquet
 from runner.data.record import Begun, Entry, Noted, Record, Submitted
@@ -16,6 +18,7 @@ from runner.monitors.base import AbstractMonitor
 from runner.submission import Submission
 from runner.text.excerpt import excerpt
 
+_log = logging.getLogger("runner.disagreements")
 #: Which analyses are written beside each task set.
 _TESTS = {"cheap": CHEAP_TESTS, "all": tuple(TESTS), "none": ()}
 
@@ -128,6 +131,13 @@ class SQLiteMonitor(AbstractMonitor):
         if not self._ledger.is_open:
             return
         self._ledger.close()
+        n_disagreeing = n_disagreements(self.path) if self._tests else 0
+        if n_disagreeing:
+            _log.warning(
+                "analysis, simulation and measurement disagree in %d cases: python -m runner.disagreements %s",
+                n_disagreeing,
+                self.path,
+            )
         if self.parquet is not None:
             write_parquet(self.path, self.parquet)
 
