@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-
 #: A whole number of some unit, the same for all tasks of a set: nanoseconds, or the ticks of a textbook.
 Time = int
 
