@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -69,7 +71,8 @@ def test_responses_under_edf(rows, wcrt):
 
 def test_processor_demand():
     which = tasks((2, 6, 4), (2, 8, 5), (3, 9, 7))
-    assert (demand_limit(which), busy_period(which)) == (25, 16)
+    assert demand_limit(which) == Fraction(25)
+    assert busy_period(which) == 16
     assert [demand_bound(which, t) for t in (4, 5, 7, 10, 13, 16, 21, 22)] == [2, 4, 7, 9, 11, 16, 18, 20]
     assert processor_demand(which).feasible
     assert quick_demand(which).feasible
@@ -136,7 +139,7 @@ def test_exact_tests_agree_with_the_simulation_and_dominance_holds(constrained):
         if all(one.wcet <= one.deadline for one in which):
             assert demand.feasible == (not misses(which, Policy.DEADLINE)), which
         if not constrained:
-            chain = (liu_layland(which), hyperbolic(which), not late, demand.feasible, not exceeds(which))
+            chain = (liu_layland(which), hyperbolic(which), not late, bool(demand.feasible), not exceeds(which))
             assert list(chain) == sorted(chain), which
 
 
