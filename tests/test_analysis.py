@@ -139,7 +139,13 @@ def test_exact_tests_agree_with_the_simulation_and_dominance_holds(constrained):
         if all(one.wcet <= one.deadline for one in which):
             assert demand.feasible == (not misses(which, Policy.DEADLINE)), which
         if not constrained:
-            chain = (liu_layland(which), hyperbolic(which), not late, bool(demand.feasible), not exceeds(which))
+            chain = (
+                liu_layland(which),
+                hyperbolic(which),
+                not late,
+                bool(demand.feasible),
+                not exceeds(which),
+            )
             assert list(chain) == sorted(chain), which
 
 

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from runner.disagreements import main
-from tests.monitor_samples import good, known, taskset, write
+from runner.monitors.sqlite import SQLiteMonitor
+from tests.monitor_samples import good, run
 
 
 def disagreeing(folder: Path, verdict: str, n_missed: int, horizon_ns: int | None) -> Path:
     """A data set with one run, and one analysis of its set."""
     path = folder / "results.sqlite"
-    write(path, (known(taskset()), good()))
+    monitor = SQLiteMonitor(path)
+    monitor.open()
+    monitor.__taskset_finish__(run(), good())
+    monitor.close()
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("DELETE FROM analysis_tasks")
         database.execute("DELETE FROM analyses")
@@ -28,18 +32,18 @@ def disagreeing(folder: Path, verdict: str, n_missed: int, horizon_ns: int | Non
 
 
 @pytest.mark.parametrize(
-    ("verdict", "n_missed", "horizon_ns", "kind"),
+    ("case", "kind"),
     [
-        ("schedulable", 1, None, "proven, missed"),
-        ("unschedulable", 0, 1, "must miss, met"),
-        ("unschedulable", 0, 1 << 60, None),
-        ("unschedulable", 0, None, None),
-        ("schedulable", 0, None, None),
-        ("unknown", 1, None, None),
+        (("schedulable", 1, None), "proven, missed"),
+        (("unschedulable", 0, 1), "must miss, met"),
+        (("unschedulable", 0, 1 << 60), None),
+        (("unschedulable", 0, None), None),
+        (("schedulable", 0, None), None),
+        (("unknown", 1, None), None),
     ],
 )
-def test_contradictions_are_listed_with_their_command(tmp_path, capsys, verdict, n_missed, horizon_ns, kind):
-    path = disagreeing(tmp_path, verdict, n_missed, horizon_ns)
+def test_contradictions_are_listed_with_their_command(tmp_path, capsys, case, kind):
+    path = disagreeing(tmp_path, *case)
     assert main([str(path)]) == 0
     told = capsys.readouterr().out
     if kind is None:
