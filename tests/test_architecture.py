@@ -23,7 +23,9 @@ RANKS = (
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
-    "events data queue config task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.edf_response"
+    " analysis.fixed_priority analysis.global_edf analysis.single_cpu analysis.sporadic analysis.subject"
+    " analysis.utilization analysis.verdict task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " formats formats.document formats.export formats.jobs formats.kinds formats.markup formats.native formats.native_schema"
     " formats.notes formats.original formats.original_task formats.rt_app formats.rtspin formats.schedcat formats.simso"
     " formats.single formats.source formats.task_hash"
@@ -40,7 +42,7 @@ RANKS = (
     " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"
     " qemu.settings qemu.shared_memory qemu.snapshot qemu.stem qemu.tap sessions sessions.base"
     " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
-    " monitors.dispatcher monitors.listener data.rows data.database data.record data.ledger data.progress"
+    " monitors.dispatcher monitors.listener data.rows data.database data.ideal data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
     " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
@@ -49,7 +51,7 @@ RANKS = (
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
     "machines.roster distributor",
-    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console convert why"
+    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements why"
     " why.page why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run report.canvas"
     " report.disagreements report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
     " report.reading report.responses report.run_report report.schedule report.set_charts report.set_report"
@@ -123,6 +125,7 @@ LONG = {
     "runner.machines.machine": "the life of a host is one story",
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
+    "runner.data.schema": "every table in one place",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.genode": "one conversation, from connecting to hanging up",
     "runner.sessions.ssh": "the home of Fabric and paramiko",

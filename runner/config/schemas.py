@@ -82,6 +82,7 @@ class SQLiteConf:
     path: str = "${run_folder}/results.sqlite"
     commit_interval_s: float = 0.2
     parquet: str | None = "${run_folder}/parquet"
+    analyses: str = "cheap"
 
 
 @dataclass

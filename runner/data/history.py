@@ -197,6 +197,17 @@ def reading(path: Path) -> Iterator[DataSet]:
             raise unreadable(path, exc) from exc
 
 
+def n_disagreements(path: Path) -> int:
+    """In how many cases a run contradicts an oracle.
+
+    Raises:
+        As `reading`.
+    """
+    with reading(path) as database:
+        (n,) = database.execute("SELECT count(*) FROM disagreements").fetchone()
+    return int(n)
+
+
 def all_of(kind: Callable[..., _T], database: DataSet, sql: str, *parameters: object) -> tuple[_T, ...]:
     """The rows that a query finds, its columns being the fields of `kind`."""
     return tuple(row_of(kind, dict(row)) for row in database.execute(sql, parameters))

@@ -6,9 +6,11 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.analysis import CHEAP_TESTS, Finding, analyse
 from runner.data import rows, schema
+from runner.data.ideal import simulated
 from runner.errors import RunnerError, UnrepeatableError
-from runner.events import VALID_OUTCOMES, Event, Outcome, Run, RunResult
+from runner.events import VALID_OUTCOMES, Event, Outcome, Run, RunResult, Validity
 from runner.faults.incidents import Incident
 from runner.submission import Submission
 
@@ -17,6 +19,7 @@ _SUBMIT = (
     " n_total = coalesce(excluded.n_total, n_total)"
 )
 _IS_KNOWN = "SELECT 1 FROM tasksets WHERE taskset_id = ?"
+_IS_SIMULATED = "SELECT 1 FROM analyses WHERE taskset_id = ? AND test = 'simulation'"
 _INSERT_RUN = f"{schema.RUNS.insert} ON CONFLICT (run_id) DO NOTHING"
 _REPLACE_RUN = schema.RUNS.insert.replace("INSERT", "INSERT OR REPLACE", 1)
 _SAME_RUN = "SELECT table_sha256, machine, started_utc FROM runs WHERE run_id = ?"
@@ -84,6 +87,7 @@ class Begun:
     submission: int
     run: Run
     n_jobs: int = 0
+    tests: tuple[str, ...] = CHEAP_TESTS
 
     @property
     def subject(self) -> str:
@@ -91,7 +95,7 @@ class Begun:
 
     def insert(self, database: sqlite3.Connection) -> None:
         """The set is pending, unless more is known."""
-        _insert_taskset(database, self.run)
+        _insert_taskset(database, self.run, self.tests)
         database.execute(_BEGIN, _entry(self.submission, self.run, "pending", n_failed=self.run.attempt - 1))
 
 
@@ -118,6 +122,7 @@ class Record:
 
     Attributes:
         submission: The ledger's number of the submission that the set belongs to.
+        tests: Analyses that are written beside a set that is not known yet; none: not the ideal processor's, either.
     """
 
     submission: int
@@ -125,6 +130,7 @@ class Record:
     result: RunResult | None
     events: tuple[Event, ...] = ()
     error: RunnerError | None = None
+    tests: tuple[str, ...] = CHEAP_TESTS
 
     @property
     def n_jobs(self) -> int:
@@ -140,7 +146,7 @@ class Record:
         Raises:
             UnrepeatableError: when the run is in the data with another job table, though equal identities mean equal tables.
         """
-        _insert_taskset(database, self.run)
+        _insert_taskset(database, self.run, self.tests)
         if self.result is None:
             self._give_up(database)
         elif self.result.outcome in VALID_OUTCOMES:
@@ -150,7 +156,7 @@ class Record:
 
     def condemn(self, database: sqlite3.Connection) -> None:
         """Mark the set as one that does not repeat; that stays."""
-        _insert_taskset(database, self.run)
+        _insert_taskset(database, self.run, self.tests)
         database.execute(_UNREPEATABLE, (self.run.taskset.taskset_id,))
         self._mark_bad(database)
 
@@ -160,6 +166,8 @@ class Record:
             database.executemany(schema.JOBS.insert, rows.job_rows(run, result.jobs))
             database.executemany(schema.EVENTS.insert, rows.event_rows(run.run_id, self.events))
             database.execute(_DONE, (run.taskset.taskset_id,))
+            if self.tests and result.validity is not Validity.COMPUTED:
+                _insert_ideal(database, run)
         else:
             self._compare(database, result)
         done = _entry(self.submission, run, "done", n_failed=run.attempt - 1, run_id=run.run_id)
@@ -200,11 +208,31 @@ def _named(run: Run) -> str:
     return f"task set {run.taskset.taskset_id} from {run.machine}"
 
 
-def _insert_taskset(database: sqlite3.Connection, run: Run) -> None:
-    # Asked first: to make the row takes longer.
+def _insert_taskset(database: sqlite3.Connection, run: Run, tests: tuple[str, ...]) -> None:
+    # Asked first: to make the rows takes longer.
     if database.execute(_IS_KNOWN, (run.taskset.taskset_id,)).fetchone() is None:
         database.execute(schema.TASKSETS.insert, rows.taskset_row(run.taskset))
         database.executemany(schema.TASKS.insert, rows.task_rows(run.taskset))
+        for finding in analyse(run.taskset, n_cpus=_n_cpus(run), tests=tests):
+            _insert_finding(database, run, finding)
+
+
+def _n_cpus(run: Run) -> int:
+    """Processors of the guest that the set is begun on; one where nobody tells."""
+    return int(run.facts.get("vcpus") or 1)
+
+
+def _insert_ideal(database: sqlite3.Connection, run: Run) -> None:
+    if database.execute(_IS_SIMULATED, (run.taskset.taskset_id,)).fetchone() is None:
+        finding = simulated(run.taskset, n_cpus=_n_cpus(run))
+        if finding is not None:
+            _insert_finding(database, run, finding)
+
+
+def _insert_finding(database: sqlite3.Connection, run: Run, finding: Finding) -> None:
+    database.execute(schema.ANALYSES.insert, rows.analysis_row(run.taskset, finding))
+    if finding.wcrt_ns:
+        database.executemany(schema.ANALYSIS_TASKS.insert, rows.analysis_task_rows(run.taskset, finding))
 
 
 def _entry(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from runner.analysis import Finding
 from runner.data.schema import FACTS
 from runner.events import (
     VALID_OUTCOMES,
@@ -81,6 +82,27 @@ def task_rows(taskset: TaskSet) -> Iterator[Row]:
             task.period_ns if served else None,
             task.jitter_ns,
         )
+
+
+def analysis_row(taskset: TaskSet, finding: Finding) -> Row:
+    """What one test says of a set, in `analyses`."""
+    return (
+        taskset.taskset_id,
+        finding.test,
+        finding.n_cpus,
+        finding.verdict.value,
+        finding.exactness.value,
+        finding.margin,
+        finding.wall_us,
+        finding.horizon_ns,
+    )
+
+
+def analysis_task_rows(taskset: TaskSet, finding: Finding) -> Iterator[Row]:
+    """The response times that a test bounds, in `analysis_tasks`; none for a test without."""
+    key = (taskset.taskset_id, finding.test, finding.n_cpus)
+    for idx, wcrt_ns in enumerate(finding.wcrt_ns):
+        yield (*key, idx, wcrt_ns)
 
 
 def run_row(run: Run, result: RunResult) -> Row:

@@ -265,7 +265,41 @@ INCIDENTS = Table(
     key=("seq",),
 )
 
-TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER, INCIDENTS)
+#: What theory says of each task set (`runner.analysis`), and, as the test `simulation`, what an ideal processor does with it.
+ANALYSES = Table(
+    name="analyses",
+    columns=(
+        Column("taskset_id", Kind.TEXT, required=True),
+        Column("test", Kind.ENUM, required=True),
+        Column("n_cpus", Kind.INT, required=True),
+        # schedulable, unschedulable or unknown; and what the test can prove of this set: exact, sufficient or necessary.
+        *_columns(Kind.ENUM, "verdict", "exactness", required=True),
+        # How far the set is from the test's bound, positive inside; null where the test has no such number.
+        Column("margin", Kind.REAL),
+        Column("wall_us", Kind.REAL, required=True),
+        # unschedulable only: by then a run misses whose tasks go on releasing jobs that long; null where that is not known.
+        Column("horizon_ns", Kind.INT),
+    ),
+    key=("taskset_id", "test", "n_cpus"),
+    parent=(("taskset_id",), "tasksets"),
+    clustered=True,
+)
+
+ANALYSIS_TASKS = Table(
+    name="analysis_tasks",
+    columns=(
+        Column("taskset_id", Kind.TEXT, required=True),
+        Column("test", Kind.ENUM, required=True),
+        *_columns(Kind.INT, "n_cpus", "task_idx", required=True),
+        # The worst response, or a bound on it; null where there is none.
+        Column("wcrt_ns", Kind.INT),
+    ),
+    key=("taskset_id", "test", "n_cpus", "task_idx"),
+    parent=(("taskset_id", "test", "n_cpus"), "analyses"),
+    clustered=True,
+)
+
+TABLES = (TASKSETS, TASKS, RUNS, JOBS, EVENTS, SUBMISSIONS, LEDGER, INCIDENTS, ANALYSES, ANALYSIS_TASKS)
 INDICES = (
     "CREATE INDEX runs_taskset_id ON runs (taskset_id)",
     "CREATE INDEX runs_identity ON runs (identity)",

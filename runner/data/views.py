@@ -46,4 +46,27 @@ WITH sets AS (
 SELECT submission, source, repeat, coalesce(n_total, n_handed_out) AS n_submitted, n_done, n_bad,
     coalesce(n_total, n_handed_out) - n_done - n_bad AS n_pending, n_handed_out, n_total IS NOT NULL AS complete
 FROM counted ORDER BY submission""",
+    """CREATE VIEW disagreements AS
+-- One row per run and kind of contradiction: a job missed in a set that analysis proves schedulable ('proven, missed'); none missed
+-- where one had to, within what the run covered ('must miss, met'); the ideal processor missed and the run did not, or the other way
+-- round ('ideal missed, met', 'ideal met, missed'). Runs that the host disturbed, or the kernel refused, are left out.
+-- margin: the least of the tests concerned; a guest has overheads, so small ones are to be expected.
+WITH compared AS (
+    SELECT run_id, runs.taskset_id, test, margin, analyses.horizon_ns, n_missed, runs.n_jobs, validity,
+        (SELECT min(coalesce(runs.end_ns, offset_ns + n_jobs * period_ns), min(offset_ns + n_jobs * period_ns)) FROM tasks
+            WHERE tasks.taskset_id = runs.taskset_id) AS covered_ns,
+        CASE
+            WHEN n_missed > 0 AND test = 'simulation' AND verdict = 'unknown' THEN 'ideal met, missed'
+            WHEN n_missed > 0 AND verdict = 'schedulable' THEN 'proven, missed'
+            WHEN n_missed = 0 AND test = 'simulation' AND verdict = 'unschedulable' THEN 'ideal missed, met'
+            WHEN n_missed = 0 AND verdict = 'unschedulable' AND analyses.horizon_ns IS NOT NULL THEN 'must miss, met'
+        END AS kind
+    FROM runs JOIN analyses ON analyses.taskset_id = runs.taskset_id AND n_cpus = coalesce(vcpus, 1)
+    WHERE outcome IN ('completed', 'timeout') AND validity IS NOT 'disturbed' AND schedulable IS NOT NULL
+)
+SELECT run_id, taskset_id, tasksets.name AS taskset, kind, group_concat(test, '+') AS tests, min(margin) AS margin, n_missed,
+    compared.n_jobs, covered_ns, min(horizon_ns) AS horizon_ns, validity
+FROM compared JOIN tasksets USING (taskset_id)
+WHERE kind IS NOT NULL AND (kind <> 'must miss, met' OR horizon_ns <= covered_ns)
+GROUP BY run_id, kind""",
 )

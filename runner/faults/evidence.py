@@ -16,6 +16,7 @@ from runner.errors import RunnerError
 from runner.events import Event, Run
 from runner.files.durable import sync_folder, sync_tree
 from runner.files.private import make_private, write_private
+from runner.model import TaskSet
 from runner.tasksets.explicit import write_down
 
 #: Task sets of which evidence is kept; if there are more, they die of the same.
@@ -83,7 +84,7 @@ class EvidenceStore:
             lines = [f"{event}\n" for event in list(events)[-MAX_EVENTS:]]
             texts = {
                 "error.txt": _report(target, run, error),
-                "experiment/alone.yaml": _experiment(run),
+                "experiment/alone.yaml": experiment_alone(run.taskset),
                 "events.txt": "".join(lines),
             }
             for name, text in texts.items():
@@ -112,11 +113,11 @@ def _report(target: Path, run: Run, error: RunnerError) -> str:
     )
 
 
-def _experiment(run: Run) -> str:
+def experiment_alone(taskset: TaskSet) -> str:
     """A file for the group `experiment`; JSON is YAML, but for how it escapes characters beyond 16 bits: as two, which YAML leaves two."""
     experiment = {
         "defaults": [{"override /tasksets": "explicit"}],
-        "tasksets": {"tasksets": [_uninterpolated(write_down(run.taskset))]},
+        "tasksets": {"tasksets": [_uninterpolated(write_down(taskset))]},
     }
     text = _SURROGATES.sub(_escaped, json.dumps(experiment, indent=1))
     return f"# @package _global_\n{text}\n"

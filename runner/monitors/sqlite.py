@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
+from runner.analysis import CHEAP_TESTS, TESTS
+from runner.data.history import n_disagreements
 from runner.data.ledger import Ledger
 from runner.data.parquet import write_parquet
 from runner.data.record import Begun, Entry, Noted, Record, Submitted
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.events import Event, JobEvent, Run, RunResult
 from runner.faults.incidents import Incident
 from runner.monitors.base import AbstractMonitor
 from runner.submission import Submission
+from runner.text.excerpt import excerpt
+
+_log = logging.getLogger("runner.disagreements")
+#: Which analyses are written beside each task set.
+_TESTS = {"cheap": CHEAP_TESTS, "all": tuple(TESTS), "none": ()}
 
 
 class SQLiteMonitor(AbstractMonitor):
@@ -32,6 +40,11 @@ class SQLiteMonitor(AbstractMonitor):
         commit_interval_s: How long results may wait to be written together.
         max_waiting_jobs: Jobs that may wait in memory while the file cannot be written (2·10^6 are about 1 GiB); attempts
             beyond that are lost, each with an error, and their task sets stay pending.
+        analyses: What is written beside each set: `cheap` (LL, HB, RTA, QPA, GFB, BCL, the simulation of what guests run), `all` (also
+            the slower ones), `none`.
+
+    Raises:
+        UsageError: when `analyses` is none of these.
     """
 
     required = True
@@ -43,7 +56,15 @@ class SQLiteMonitor(AbstractMonitor):
         *,
         parquet: str | Path | None = None,
         max_waiting_jobs: int = 2_000_000,
+        analyses: str = "cheap",
     ) -> None:
+        if analyses not in _TESTS:
+            raise UsageError(
+                f"analyses is {excerpt(analyses)}",
+                where="analyses",
+                next_step=f"choose one of: {', '.join(_TESTS)}",
+            )
+        self._tests = _TESTS[analyses]
         self.path = Path(path)
         self.parquet = None if parquet is None else Path(parquet)
         self._ledger = Ledger(
@@ -73,7 +94,7 @@ class SQLiteMonitor(AbstractMonitor):
 
     def __taskset_start__(self, run: Run) -> None:
         self._events[run.machine, run.run_id] = []
-        self._put(Begun(self._number(run), run))
+        self._put(Begun(self._number(run), run, tests=self._tests))
 
     def __taskset_event__(self, run: Run, event: Event) -> None:
         if not isinstance(event, JobEvent):
@@ -81,14 +102,14 @@ class SQLiteMonitor(AbstractMonitor):
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
         events = tuple(self._events.pop((run.machine, run.run_id), ()))
-        self._put(Record(self._number(run), run, result, events))
+        self._put(Record(self._number(run), run, result, events, tests=self._tests))
 
     def __taskset_stop__(self, run: Run, result: RunResult) -> None:
         self._events.pop((run.machine, run.run_id), None)
-        self._put(Record(self._number(run), run, result))
+        self._put(Record(self._number(run), run, result, tests=self._tests))
 
     def __taskset_bad__(self, run: Run, error: RunnerError) -> None:
-        self._put(Record(self._number(run), run, None, error=error))
+        self._put(Record(self._number(run), run, None, error=error, tests=self._tests))
 
     def __incident__(self, incident: Incident) -> None:
         number = None if incident.submission is None else self._numbers.get(incident.submission)
@@ -110,6 +131,13 @@ class SQLiteMonitor(AbstractMonitor):
         if not self._ledger.is_open:
             return
         self._ledger.close()
+        n_disagreeing = n_disagreements(self.path) if self._tests else 0
+        if n_disagreeing:
+            _log.warning(
+                "analysis, simulation and measurement disagree in %d cases: python -m runner.disagreements %s",
+                n_disagreeing,
+                self.path,
+            )
         if self.parquet is not None:
             write_parquet(self.path, self.parquet)
 

@@ -28,9 +28,11 @@ _SAME = {
     "progress": "SELECT * FROM progress ORDER BY submission",
     "measurements": "SELECT submission, set_idx, repetition, run_id FROM ledger WHERE state = 'done' ORDER BY 1, 2, 3",
     "submissions": "SELECT * FROM submissions",
+    "analyses": "SELECT taskset_id, test, n_cpus, verdict, exactness, margin, horizon_ns FROM analyses ORDER BY 1, 2, 3",
+    "analysis_tasks": "SELECT * FROM analysis_tasks ORDER BY 1, 2, 3, 4",
 }
 #: Parquet files that must be the same, byte for byte; the others hold times of day.
-_SAME_FILES = ("jobs", "events", "tasks", "tasksets", "submissions")
+_SAME_FILES = ("jobs", "events", "tasks", "tasksets", "submissions", "analysis_tasks")
 _TIMES = "SELECT run_id, started_utc FROM runs WHERE n_jobs IS NOT NULL"
 
 
