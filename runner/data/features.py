@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 from runner.data.schema import Column, Kind, Table
 
@@ -68,7 +69,9 @@ WITH ranked AS (
     SELECT taskset_id, group_concat(DISTINCT policy) AS policies,
         CASE WHEN count(share) = count(*) THEN min(share) END AS utilization_min,
         {_RANKED},
-        CASE WHEN count(share) = count(*) THEN sum(share) FILTER (WHERE rank >= {N_RANKS}) END AS utilization_rest,
+        CASE WHEN count(share) = count(*) THEN sum(share) FILTER (WHERE rank >= {
+    N_RANKS
+}) END AS utilization_rest,
         CASE WHEN count(period_ns) = count(*) THEN min(period_ns) END AS period_min_ns,
         CASE WHEN count(period_ns) = count(*) THEN max(period_ns) END AS period_max_ns,
         CASE WHEN count(period_ns) = count(*) THEN 1.0 * min(period_ns) / max(period_ns) END AS period_ratio,
@@ -126,7 +129,8 @@ SELECT {
 FROM named"""  # noqa: S608 - own names
 
 # What makes a task the same wherever it stands; how it is scheduled does not.
-_TASK = "period_ns, wcet_ns, workload, workload_args_json"
+TASK_COLUMNS = ("period_ns", "wcet_ns", "workload", "workload_args_json")
+_TASK = ", ".join(TASK_COLUMNS)
 # What random numbers a generated set was drawn with: under each combination of values the same.
 _DRAW = (
     "coalesce(seed, json_extract(generator_params_json, '$.seed')) AS a,"
@@ -176,3 +180,22 @@ def lineages(source: sqlite3.Connection) -> dict[str, str]:
             low, high = sorted((root(first), root(taskset_id)))
             parents[high] = low
     return {one: root(one) for one in list(parents)}
+
+
+def lineages_of(
+    tasksets: Iterable[tuple[object, ...]], tasks: Iterable[tuple[object, ...]]
+) -> dict[str, str]:
+    """As `lineages`, of sets that come from several data sets.
+
+    Args:
+        tasksets: taskset_id, seed, generator_params_json.
+        tasks: taskset_id, period_ns, wcet_ns, workload, workload_args_json.
+    """
+    with closing(
+        sqlite3.connect("")
+    ) as scratch:  # a file without a name, which SQLite keeps in memory while it is small
+        scratch.execute("CREATE TABLE tasksets (taskset_id, seed, generator_params_json)")
+        scratch.execute(f"CREATE TABLE tasks (taskset_id, {_TASK})")
+        scratch.executemany("INSERT INTO tasksets VALUES (?, ?, ?)", tasksets)
+        scratch.executemany("INSERT INTO tasks VALUES (?, ?, ?, ?, ?)", tasks)
+        return lineages(scratch)

@@ -25,7 +25,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "incidents": "One row per failure of a machine or an attempt.",
         "analyses": "One row per set and schedulability test: what theory says; test `simulation`: what an ideal processor does.",
         "analysis_tasks": "One row per task and test that bounds response times.",
-        "features": "One row per task set and scheduler, for learning: features, labels (`label_`), validity (`valid_`), groups (`group_`).",
+        "features": "One row per task set and scheduler, for learning; `label_`: labels, `valid_`: validity, `group_`: groups.",
     }
 )
 
@@ -47,7 +47,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "deadline_model": "implicit (D = T), constrained (D ≤ T) or arbitrary | a task has no deadline or period",
             "admission_control": "whether the kernel's admission test for SCHED_DEADLINE is on",
             "stop_ns": "when the set is ended, jobs or no jobs | it ends by itself",
-            "state": "done (there is a valid run), bad (given up) or unrepeatable (two runs should be equal, and are not) | neither yet",
+            "state": "done (has a valid run), bad (given up) or unrepeatable (two runs should be equal, and are not) | neither yet",
         },
         "tasks": {
             "taskset_id": _TASKSET,
@@ -78,7 +78,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "attempt": "at which try, from 1",
             "position": "as the how manieth set on its guest, from 1",
             "recovery": "what the machine had to do before, its last attempt having failed | nothing",
-            "outcome": "completed, timeout, rejected: valid; aborted, guest_crash, infra_error, disturbed: says nothing about the set",
+            "outcome": "valid: completed, timeout, rejected; nothing about the set: aborted, guest_crash, infra_error, disturbed",
             "scheduler": "the policies of its tasks, joined by +",
             "overrun_policy": "what becomes of a job that is late",
             "arch": "the guest's architecture | there is no guest",
@@ -99,7 +99,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "wall_s": "real time from request to end",
             "n_jobs": "label: jobs that were reported | the outcome is not valid",
             "n_missed": "label: jobs known to have missed their deadline | the outcome is not valid",
-            "schedulable": "label: no job missed and each ran to its end; an observation, no proof | not valid, or a failed job leaves it open",
+            "schedulable": "label: no job missed, each ran to its end; no proof | not valid, or a failed job leaves it open",
             "error": "what failed | nothing",
             "identity": "digest of what decides the measurement | nothing decides it: it would not repeat",
             "table_sha256": "digest of the job table; equal identities have equal ones | the outcome is not valid",
@@ -204,7 +204,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "period_max_ns": "the longest period | a task has none",
             "period_ratio": "shortest period over longest | a task has none",
             "deadline_ratio_min": "the least D/T | a task has no deadline or no period",
-            "harmonicity": "share of neighbours by period of which the longer is a multiple of the shorter; 1: harmonic | a task has no period",
+            "harmonicity": "share of neighbours by period where the longer is a multiple of the shorter | a task has no period",
             "hyperperiod_ns": "as in `tasksets` | as in `tasksets`",
             "offset_max_ns": "the largest offset",
             "jitter_max_ns": "the largest release jitter",

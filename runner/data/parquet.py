@@ -16,7 +16,7 @@ from runner.data import schema
 from runner.data.database import SQLITE_ERRORS, open_database, unreadable
 from runner.data.features import FEATURES, feature_rows
 from runner.data.schema import Kind, Table
-from runner.errors import HostError, UsageError
+from runner.errors import HostError, ProtocolError, UsageError
 from runner.files.durable import sync_file, sync_folder
 
 if TYPE_CHECKING:
@@ -116,11 +116,21 @@ def from_database(source: sqlite3.Connection, table: Table) -> pa.Table:
 
 
 def from_rows(table: Table, rows: list[tuple[Any, ...]]) -> pa.Table:
-    """Rows as `runner.data.rows` makes them, as Arrow."""
+    """Rows as `runner.data.rows` makes them, as Arrow.
+
+    Raises:
+        ProtocolError: when a value does not fit its column.
+    """
     import pyarrow as pa  # late import: as in `_write`
 
     arrow = arrow_schema(table)
-    return pa.Table.from_batches([_batch(rows, arrow)] if rows else [], arrow)
+    try:
+        return pa.Table.from_batches([_batch(rows, arrow)] if rows else [], arrow)
+    except (ValueError, TypeError, ArithmeticError) as exc:
+        raise ProtocolError(
+            f"results do not fit the table {table.name}: {exc}",
+            next_step="correct the session that reported them",
+        ) from exc
 
 
 def write_file(table: pa.Table, path: Path) -> None:
@@ -129,6 +139,19 @@ def write_file(table: pa.Table, path: Path) -> None:
 
     parquet.write_table(table, path, compression="zstd")
     sync_file(path)
+
+
+def to_csv(table: Table, rows: list[tuple[Any, ...]], *, header: bool = False) -> bytes:
+    """Rows as lines of CSV: null is an empty field, texts stand in quotes, truth values are true and false."""
+    import pyarrow as pa  # late import: as in `_write`
+    from pyarrow import csv  # late import: as in `_write`
+
+    plain = pa.schema(
+        [pa.field(one.name, pa.string() if is_enum(one.type) else one.type) for one in arrow_schema(table)]
+    )
+    out = pa.BufferOutputStream()
+    csv.write_csv(from_rows(table, rows).cast(plain), out, csv.WriteOptions(include_header=header))
+    return bytes(out.getvalue())
 
 
 def read_files(table: Table, files: list[Path]) -> pa.Table:
@@ -145,7 +168,9 @@ def read_files(table: Table, files: list[Path]) -> pa.Table:
     for path in files:
         try:
             part = parquet.ParquetFile(path).read()
-            version = (part.schema.metadata or {}).get(_VERSION_KEY.encode(), b"none").decode("ascii", "replace")
+            version = (
+                (part.schema.metadata or {}).get(_VERSION_KEY.encode(), b"none").decode("ascii", "replace")
+            )
             if version != str(schema.SCHEMA_VERSION):
                 raise UsageError(
                     f"{path} holds data of schema {version}; this version reads schema {schema.SCHEMA_VERSION}",
@@ -159,6 +184,41 @@ def read_files(table: Table, files: list[Path]) -> pa.Table:
         except OSError as exc:
             raise HostError(f"{path} cannot be read: {exc}", next_step="see who may read it") from exc
     return pa.concat_tables(parts).unify_dictionaries()
+
+
+def side_by_side(names: list[str], parts: list[pa.Table]) -> pa.Table:
+    """Tables of several runs as one, with a last column `source` that says which run a row is of."""
+    import pyarrow as pa  # late import: as in `_write`
+
+    kind = _type(Kind.ENUM)
+    named = [
+        part.append_column(
+            pa.field("source", kind, nullable=False), pa.array([name] * part.num_rows, pa.string()).cast(kind)
+        )
+        for name, part in zip(names, parts, strict=True)
+    ]
+    return pa.concat_tables(named).unify_dictionaries()
+
+
+def columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of some columns."""
+    for batch in table.select(names).to_batches():
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def with_texts(table: pa.Table, name: str, texts: list[str]) -> pa.Table:
+    """The table with other texts in one of its columns."""
+    import pyarrow as pa  # late import: as in `_write`
+
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), pa.array(texts, pa.string()))
+
+
+def is_enum(kind: pa.DataType) -> bool:
+    """Whether a column of this type is an enumeration."""
+    import pyarrow as pa  # late import: as in `_write`
+
+    return bool(pa.types.is_dictionary(kind))
 
 
 def _batches(source: sqlite3.Connection, table: Table) -> Iterator[pa.RecordBatch]:
@@ -211,5 +271,5 @@ def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa  # late import: as in `_write`
 
     if pa.types.is_boolean(kind):  # SQLite has 0 and 1
-        return pa.array(values, pa.int8()).cast(kind)
+        return pa.array([value if value is None else bool(value) for value in values], kind)
     return pa.array(values, kind)
