@@ -39,7 +39,14 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         # fsync costs a busy disk seconds, and no test loses power.
-        options = ("-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off")
+        options = (
+            "-c",
+            "listen_addresses=",
+            "-c",
+            f"unix_socket_directories={self.folder}",
+            "-c",
+            "fsync=off",
+        )
         self._process = subprocess.Popen(
             [_programs() / "postgres", "-D", self.folder / "data", *options],
             user=self._user,

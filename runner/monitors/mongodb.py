@@ -12,6 +12,7 @@ from runner.monitors.batching import BatchingMonitor, StoreUnavailable
 from runner.text.secrets import masked
 
 _TIMEOUT_MS = 5_000
+_TIMEOUTS = ("serverSelectionTimeoutMS", "connectTimeoutMS")
 
 
 class MongoDBMonitor(BatchingMonitor):
@@ -70,10 +71,10 @@ class MongoDBMonitor(BatchingMonitor):
         """
         errors = self._pymongo.errors
         client: Any = None
+        # What the address itself says would be overruled.
+        timeouts = {name: _TIMEOUT_MS for name in _TIMEOUTS if name.lower() not in self._url.lower()}
         try:
-            client = self._pymongo.MongoClient(
-                self._url, serverSelectionTimeoutMS=_TIMEOUT_MS, connectTimeoutMS=_TIMEOUT_MS, w="majority"
-            )
+            client = self._pymongo.MongoClient(self._url, w="majority", **timeouts)
             client.admin.command("ping")
         except (errors.InvalidURI, errors.ConfigurationError) as exc:
             raise UsageError(f"url is no address of a MongoDB server: {exc}", where="url") from exc
