@@ -74,7 +74,7 @@ class Server:
         import psycopg
 
         with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            cursor = connection.execute(statement)
             return [] if cursor.description is None else cursor.fetchall()
 
     def _run(self, program: str, *words: str, wait_for: bool = False) -> None:
@@ -88,7 +88,7 @@ class Server:
                     raise AssertionError("the server ended")
             return
         subprocess.run(
-            [_programs() / program, "-D", self.folder / "data", *words],
+            [str(_programs() / program), "-D", str(self.folder / "data"), *words],
             user=self._user,
             extra_groups=[] if self._user else None,
             cwd=self.folder,

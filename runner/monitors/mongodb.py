@@ -72,7 +72,9 @@ class MongoDBMonitor(BatchingMonitor):
         errors = self._pymongo.errors
         client: Any = None
         # What the address itself says would be overruled.
-        timeouts = {name: _TIMEOUT_MS for name in _TIMEOUTS if name.lower() not in self._url.lower()}
+        timeouts: dict[str, Any] = {
+            name: _TIMEOUT_MS for name in _TIMEOUTS if name.lower() not in self._url.lower()
+        }
         try:
             client = self._pymongo.MongoClient(self._url, w="majority", **timeouts)
             client.admin.command("ping")

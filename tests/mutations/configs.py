@@ -135,9 +135,9 @@ _KEYS = tuple(
         ("machines.qemu", config_schemas.QemuConf),
         ("machines.policy", config_schemas.PolicyConf),
         ("machines.disturbance", config_schemas.DisturbanceConf),
-        ("monitors.sqlite", config_schemas.SQLiteConf),
-        ("monitors.progress", config_schemas.ProgressConf),
-        ("monitors.logging", config_schemas.LoggingConf),
+        ("monitors.sqlite", config_monitors.SQLiteConf),
+        ("monitors.progress", config_monitors.ProgressConf),
+        ("monitors.logging", config_monitors.LoggingConf),
     )
     for field in fields(schema)
     if field.name not in ("_target_", "session", "qemu", "policy", "disturbance")
