@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 
 from runner.assembly import check
+from runner.config import monitors as config_monitors
 from runner.config import schemas as config_schemas
 from runner.config.composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
 from runner.config.errors import explained, is_config_error
