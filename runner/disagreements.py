@@ -23,7 +23,17 @@ _SHOWN = f"SELECT {_COLUMNS} FROM disagreements ORDER BY kind, margin DESC, run_
 _TASKSET = "SELECT tasksets.name, overrun_policy, admission_control, stop_ns FROM tasksets JOIN runs USING (taskset_id) WHERE run_id = ?"
 _TASKS = "SELECT * FROM tasks WHERE taskset_id = ? ORDER BY task_idx"
 _SAME_NAMES = (
-    *("name", "period_ns", "wcet_ns", "deadline_ns", "offset_ns", "priority_rank", "n_jobs", "workload"),
+    *(
+        "name",
+        "period_ns",
+        "wcet_ns",
+        "deadline_ns",
+        "offset_ns",
+        "jitter_ns",
+        "priority_rank",
+        "n_jobs",
+        "workload",
+    ),
     *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
 )
 

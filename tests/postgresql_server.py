@@ -48,7 +48,7 @@ class Server:
             "fsync=off",
         )
         self._process = subprocess.Popen(
-            [_programs() / "postgres", "-D", self.folder / "data", *options],
+            [str(_programs() / "postgres"), "-D", self.folder / "data", *options],
             user=self._user,
             extra_groups=[] if self._user else None,
             cwd=self.folder,
@@ -80,7 +80,7 @@ class Server:
     def _run(self, program: str, *words: str, wait_for: bool = False) -> None:
         if wait_for:
             # `pg_isready --timeout` waits for one answer only; psql is refused until the server is up.
-            ready = [_programs() / "pg_isready", "--quiet", f"--host={self.folder}"]
+            ready = [str(_programs() / "pg_isready"), "--quiet", f"--host={self.folder}"]
             while subprocess.run(ready, check=False).returncode:
                 assert self._process is not None
                 with suppress(subprocess.TimeoutExpired):

@@ -28,6 +28,8 @@ ASKED = {
     "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
     "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
     "tasksets/file": [f"tasksets.path={Path(__file__).parent / 'golden' / 'tutorial.simso'}"],
+    "monitors/mongodb": ["monitors.mongodb.url=mongodb://host/"],
+    "monitors/postgresql": ["monitors.postgresql.url=postgresql://user@host/results"],
     "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
     "machines/genode_board": ["machines.board.addresses=[board1]"],
     # Any ELF file looks like an image here.

@@ -22,7 +22,6 @@ def analyse(
     *,
     n_cpus: int = 1,
     tests: Iterable[str] | None = None,
-    jitters_ns: Sequence[int] = (),
     blockings_ns: Sequence[int] = (),
 ) -> tuple[Finding, ...]:
     """Apply every test that says something of the set as it is scheduled.
@@ -35,13 +34,12 @@ def analyse(
     Args:
         n_cpus: Processors that the set runs on.
         tests: Names of `TESTS`; None: `CHEAP_TESTS`.
-        jitters_ns: J per task; empty: none.
         blockings_ns: B per task; empty: none.
     """
     names = CHEAP_TESTS if tests is None else tuple(tests)
-    parts = _partitioned(taskset, jitters_ns, blockings_ns) if n_cpus > 1 else None
+    parts = _partitioned(taskset, blockings_ns) if n_cpus > 1 else None
     if parts is None:
-        whole = subject(taskset, n_cpus=n_cpus, jitters_ns=jitters_ns, blockings_ns=blockings_ns)
+        whole = subject(taskset, n_cpus=n_cpus, blockings_ns=blockings_ns)
         parts = (
             [] if whole is None or _is_bound(taskset, n_cpus) else [(tuple(range(len(whole.tasks))), whole)]
         )
@@ -63,7 +61,7 @@ def _is_bound(taskset: TaskSet, n_cpus: int) -> bool:
     return n_cpus > 1 and any(task.cpu_affinity for task in taskset.tasks)
 
 
-def _partitioned(taskset: TaskSet, jitters_ns: Sequence[int], blockings_ns: Sequence[int]) -> _Parts | None:
+def _partitioned(taskset: TaskSet, blockings_ns: Sequence[int]) -> _Parts | None:
     """One subject per processor where each task is bound to one; None where not, or where a part cannot be analysed."""
     cpus: dict[int, list[int]] = {}
     for idx, task in enumerate(taskset.tasks):
@@ -74,7 +72,6 @@ def _partitioned(taskset: TaskSet, jitters_ns: Sequence[int], blockings_ns: Sequ
     for members in cpus.values():
         part = subject(
             replace(taskset, tasks=tuple(taskset.tasks[idx] for idx in members), choices={}),
-            jitters_ns=[jitters_ns[idx] for idx in members] if jitters_ns else (),
             blockings_ns=[blockings_ns[idx] for idx in members] if blockings_ns else (),
         )
         if part is None:
@@ -158,5 +155,5 @@ TESTS: Mapping[str, _Test] = MappingProxyType(
         "bcl": _bcl,
     }
 )
-#: Those that cost less than a tenth of what it takes to simulate a set.
+#: Those that each measured set is looked at with; some tenths of a millisecond in all.
 CHEAP_TESTS = ("ll", "hb", "rta", "qpa", "gfb", "bcl")

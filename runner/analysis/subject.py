@@ -73,16 +73,13 @@ class Subject:
         return all(a[0] == b[0] or a[1] < b[1] for a, b in pairwise(pairs))
 
 
-def subject(
-    taskset: TaskSet, *, n_cpus: int = 1, jitters_ns: Sequence[int] = (), blockings_ns: Sequence[int] = ()
-) -> Subject | None:
+def subject(taskset: TaskSet, *, n_cpus: int = 1, blockings_ns: Sequence[int] = ()) -> Subject | None:
     """The set as the analyses see it; None where they have nothing to say of it.
 
     That is: a task without a period or a known C, SCHED_OTHER, schedulers mixed, or a SCHED_DEADLINE budget smaller than C, which
     makes a server late whatever EDF does.
 
     Args:
-        jitters_ns: J per task; empty: none.
         blockings_ns: B per task; empty: none.
     """
     members, tasks = taskset.tasks, []
@@ -98,23 +95,24 @@ def subject(
         if scheduling is Scheduling.EDF and (task.dl_budget_ns or 0) < cost_ns:
             return None
         limit_ns = min(deadline_ns, task.period_ns) if kills_at_period else deadline_ns
-        jitter_ns = jitters_ns[idx] if jitters_ns else 0
         blocking_ns = blockings_ns[idx] if blockings_ns else 0
-        tasks.append(SporadicTask(cost_ns, task.period_ns, limit_ns, jitter_ns, blocking_ns))
+        tasks.append(SporadicTask(cost_ns, task.period_ns, limit_ns, task.jitter_ns, blocking_ns))
     spared = kills_at_period and not all(
         one.relative_deadline_ns == two.deadline for one, two in zip(members, tasks, strict=True)
     )
     ends_late = not spared and all(
         task.kill_after_start_ns is None and task.workload == "spin" for task in members
     )
-    synchronous = len({task.offset_ns for task in members}) == 1
+    synchronous = len({task.offset_ns for task in members}) == 1 and not any(
+        task.jitter_ns for task in members
+    )
     return Subject(
         tasks=tuple(tasks),
         ranks=tuple(task.priority_rank for task in members),
         scheduling=scheduling,
         n_cpus=n_cpus,
         in_order=all(task.policy is not Policy.RR for task in members),
-        worst_case_happens=ends_late and synchronous and not any((*jitters_ns, *blockings_ns)),
+        worst_case_happens=ends_late and synchronous and not any(blockings_ns),
         overload_misses=ends_late,
     )
 
