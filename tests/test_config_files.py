@@ -170,7 +170,8 @@ def test_the_default_is_what_it_promises(tmp_path: Path) -> None:
 
 def test_all_monitors_go_together(tmp_path: Path) -> None:
     options = [name.partition("/")[2] for name in FILES if name.startswith("monitors/")]
-    _, monitors, _ = check(to_plan(composed(tmp_path, f"monitors=[{','.join(options)}]")))
+    asked = [one for name in FILES if name.startswith("monitors/") for one in ASKED.get(name, [])]
+    _, monitors, _ = check(to_plan(composed(tmp_path, f"monitors=[{','.join(options)}]", *asked)))
     assert len(monitors) == len(options)
 
 
