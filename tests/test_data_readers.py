@@ -143,8 +143,8 @@ def test_lineages_go_across_runs(tmp_path: Path) -> None:
     assert data.tables["tasksets"].num_rows == 3
 
 
-def test_no_lineage_is_divided_by_group_k_fold(tmp_path: Path) -> None:
-    """What docs/data.md shows."""
+def test_folds_by_lineage_share_no_lineage(tmp_path: Path) -> None:
+    """Folds as GroupKFold makes them: a group is in one."""
     sets = [
         alone(period, policy=policy) for period in range(3, 15) for policy in (Policy.FIFO, Policy.DEADLINE)
     ]
