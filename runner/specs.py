@@ -110,7 +110,8 @@ class QemuSpec:
         ssh_port: First loopback port to forward to the guests' SSH (machine N takes `ssh_port + N - 1`); None takes free
             ones or, with a mailbox, gives the guest no network at all.
         genode_port: First loopback port to forward to a task loader in the guests that speaks the Genode protocol (machine N
-            takes `genode_port + N - 1`); None takes free ones with `Reach.GENODE`, and else the guests have none. Not with a mailbox.
+            takes `genode_port + N - 1`); None takes free ones with `Reach.GENODE`, and else the guests have none. Not with a
+            mailbox. On a bridge nothing is forwarded, and only 3001 is possible.
         snapshot: Start from a booted snapshot, made once and kept; False boots cold each time.
         boot_timeout_s: How long a cold boot may take until the guest reports ready.
         start_timeout_s: How long a start from a snapshot may take.

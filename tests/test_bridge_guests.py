@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.exit_codes import ExitCode
-from tests.cli import ROOT, processes_of, run_cli, started_cli
+from runner.qemu.console_link import LINK_NAME, read_link
+from runner.specs import NetworkKind, NetworkSpec
+from tests.cli import ROOT, environment, processes_of, run_cli, started_cli
 from tests.genode_image import write_image
 from tests.network_namespace import Namespace, new_namespace, why_none
 from tests.qemu_guests import PATIENCE_S, eventually
@@ -81,6 +88,8 @@ def test_three_guests_measure_as_on_networks_of_their_own(here, tmp_path):
     done = run_cli(folders["bridge"], *fleet, BRIDGE, within=here.within, env=here.env)
     assert done.returncode == ExitCode.OK, done.stderr
     assert leases(here) == {f"0a:06:00:00:00:0{number}": f"10.200.45.{number}" for number in (1, 2, 3)}
+    told = json.loads((folders["bridge"] / "run" / "manifest.json").read_text())["guest"]["settings"]
+    assert told["network"] == asdict(NetworkSpec(kind=NetworkKind.BRIDGE))
     assert_removed(here)
 
     done = run_cli(folders["user"], *fleet)
@@ -99,8 +108,10 @@ def test_three_guests_measure_as_on_networks_of_their_own(here, tmp_path):
 
 
 def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> None:
-    """One guest, seven, two, while task sets run through their mailboxes: there is a card on the bridge beside each."""
+    """And consoles in screen: one guest, seven, two, while task sets run through their mailboxes, with cards beside them."""
     assert here.network("create", "machines.limit=7").returncode == 0
+    sockets = Path(tempfile.mkdtemp(prefix="rtfleet-"))  # a socket's path is short
+    env = {**here.env, "SCREENDIR": str(sockets)}
     assert not {name for name in here.interfaces(with_carrier=True) if name.startswith("rtfleet")}
 
     def plugged_in() -> set[str]:
@@ -109,13 +120,25 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> No
     def taps(n: int) -> set[str]:
         return {f"rtfleet{number}" for number in range(1, n + 1)}
 
-    fleet = (*LONG, BRIDGE, "machines.reset=machine", "machines.count=1", "machines.limit=7")
-    with started_cli(tmp_path, *fleet, within=here.within, env=here.env) as process:
+    def attachable() -> set[str]:
+        return {path.name.partition(".")[2] for path in sockets.iterdir()}
+
+    def looked_at(n: int) -> bool:
+        """Whether these machines, and no others, can be: in screen, and on the terminal of a guest that lives."""
+        names = {f"qemu{number}" for number in range(1, n + 1)}
+        links = (tmp_path / "run" / "machines").glob(f"*/{LINK_NAME}")
+        return attachable() == names == {path.parent.name for path in links if read_link(path.parent).alive}
+
+    console = "machines.console=screen"
+    fleet = (*LONG, BRIDGE, console, "machines.reset=machine", "machines.count=1", "machines.limit=7")
+    with started_cli(tmp_path, *fleet, within=here.within, env=env) as process:
         assert eventually(lambda: running(tmp_path) == 1, within_s=PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(1)
+        assert eventually(lambda: looked_at(1), within_s=PATIENCE_S), attachable()
         steer(tmp_path, 7)
         assert eventually(lambda: running(tmp_path) == 7, within_s=2 * PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(7)
+        assert eventually(lambda: looked_at(7), within_s=PATIENCE_S), attachable()
         assert leases(here) == {f"0a:06:00:00:00:0{number}": f"10.200.45.{number}" for number in range(1, 8)}
         busy = here.network("remove")
         assert busy.returncode == 4
@@ -123,10 +146,12 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> No
         steer(tmp_path, 2)
         assert eventually(lambda: len(plugged_in()) == 2, within_s=PATIENCE_S), status(tmp_path)
         assert eventually(lambda: running(tmp_path) == 2, within_s=PATIENCE_S), status(tmp_path)
+        assert len(attachable()) == 2
         steer(tmp_path, 0, "kill")
-        assert eventually(lambda: not plugged_in(), within_s=PATIENCE_S)
+        assert eventually(lambda: not plugged_in() and not attachable(), within_s=PATIENCE_S), attachable()
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
+    sockets.rmdir()
     incidents = sqlite3.connect(f"file:{tmp_path / 'run' / 'results.sqlite'}?mode=ro", uri=True)
     with contextlib.closing(incidents):
         assert incidents.execute("SELECT count(*) FROM incidents WHERE fault != 'host'").fetchall() == [(0,)]
@@ -183,7 +208,7 @@ def test_genodes_protocol_keeps_its_contract_over_a_bridge(here, tmp_path):
 
 
 def test_genodes_board_is_on_its_tap(here, tmp_path):
-    """Who answers at its address is a stand-in: the image only says OK on its console."""
+    """It sends packets by its card; who answers at its address is a stand-in."""
     assert here.network("create", "machines.limit=1").returncode == 0
     here.ip("address", "add", "10.200.45.1/32", "dev", "lo")
     image = write_image(tmp_path / "image.elf")
@@ -200,10 +225,42 @@ def test_genodes_board_is_on_its_tap(here, tmp_path):
         )
         with started_cli(tmp_path, *run, BRIDGE, *FEW, within=here.within, env=here.env) as process:
             assert eventually(lambda: "rtfleet1" in here.interfaces(with_carrier=True), within_s=PATIENCE_S)
+            # What it sends has the machine's card as its sender, and comes from the machine's tap.
+            learnt = partial(here.run, "bridge", "fdb", "show", "br", "br0", "brport", "rtfleet1")
+            card = re.compile(r"^0a:06:00:00:00:01 (?!.*permanent)", re.M)
+            assert eventually(lambda: bool(card.search(learnt().stdout)), within_s=PATIENCE_S), learnt()
             _, said = process.communicate(timeout=PATIENCE_S)
         peer.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.OK, said
     here.ip("address", "delete", "10.200.45.1/32", "dev", "lo")
+    assert_removed(here)
+
+
+def test_the_runner_needs_no_root(here: Namespace, tmp_path: Path) -> None:
+    """A user without any right over this network, with a tap that was made for him."""
+    assert here.network("create", "machines.limit=1").returncode == 0
+    here.ip("tuntap", "delete", "dev", "rtfleet1", "mode", "tap")
+    # Who is user 1000 in there is ours out here, so that he can read what we can; of our rights he has none.
+    here.ip("tuntap", "add", "dev", "rtfleet1", "mode", "tap", "user", str(os.geteuid()))
+    here.ip("link", "set", "dev", "rtfleet1", "master", "br0", "up")
+    user = (*here.within, "unshare", "--user", "--map-user=1000", "--map-group=1000")
+    if subprocess.run([*user, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this computer lets nobody be another user")
+    rights = subprocess.run([*user, "cat", "/proc/self/status"], capture_output=True, text=True, check=True)
+    assert "CapEff:\t0000000000000000" in rights.stdout
+
+    done = run_cli(tmp_path, *FEW, "machines=ssh", "machines.limit=1", BRIDGE, within=user, env=here.env)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert len(rows(tmp_path, REPEATS)) > 100
+    host_setup = (sys.executable, "-m", "host_setup", "network")
+    for verb, code in (("check", 0), ("create", 4), ("remove", 4)):
+        words = [*user, *host_setup, verb, "machines.limit=1"]
+        done = subprocess.run(
+            words, env=environment(tmp_path, here.env), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert code == 0 or f"sudo {shlex.join(host_setup)} {verb}" in done.stderr
+    here.ip("tuntap", "delete", "dev", "rtfleet1", "mode", "tap")
     assert_removed(here)
 
 

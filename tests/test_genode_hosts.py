@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runner.config.plan import RunPlan
+from runner.config.resuming import fact_changes
 from runner.deadline import Deadline
+from runner.disturbance import DisturbanceLimits
 from runner.errors import BootFailed, HostError, UsageError
 from runner.faults.recovery import Recovery
 from runner.hosts.board import BoardHost, check_boards
 from runner.qemu.command import Wiring
 from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.genode_host import GenodeHost
-from runner.specs import BoardSpec, Clock, GenodeSpec
+from runner.run_folder.manifest import manifest
+from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, NetworkKind, NetworkSpec, Reset
 from tests.genode_image import write_image
 from tests.genode_peer import REBOOT, Peer
 
@@ -108,3 +116,46 @@ def test_a_board_that_was_used_is_asked_to_reboot(tmp_path: Path) -> None:
         assert not limit.passed
         time.sleep(0.01)
     peer.close()
+
+
+def test_the_manifest_tells_image_and_network(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "image.elf")
+    bridge = NetworkSpec(kind=NetworkKind.BRIDGE, first_host="10.200.46.1")
+    spec = GenodeSpec(image=image, network=bridge)
+    facts = manifest(plan_of(genode=spec), overrides=())["guest"]
+    assert facts["image_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert facts["settings"]["network"] == asdict(bridge)
+    assert "QEMU" in facts["qemu"]
+    boards = BoardSpec(addresses=("board1", "board2"))
+    assert manifest(plan_of(boards=boards), overrides=())["guest"]["settings"]["addresses"] == [
+        "board1",
+        "board2",
+    ]
+
+
+def test_another_image_is_a_change_of_what_is_measured(tmp_path: Path) -> None:
+    """And so is another place on the network; what is the same after JSON is the same."""
+    image = write_image(tmp_path / "image.elf")
+    spec = GenodeSpec(image=image)
+    before = json.loads(json.dumps(manifest(plan_of(genode=spec), overrides=())))
+    assert fact_changes(before, manifest(plan_of(genode=spec), overrides=())) == {}
+    image.write_bytes(image.read_bytes() + b"more")
+    now = manifest(
+        plan_of(genode=replace(spec, vcpus=2, network=NetworkSpec(kind=NetworkKind.BRIDGE))), overrides=()
+    )
+    assert set(fact_changes(before, now)) == {"guest image", "machines.genode.vcpus", "machines.network"}
+
+
+def plan_of(**hosts: Any) -> RunPlan:
+    return RunPlan(
+        tasksets=None,
+        monitors={},
+        open_session=partial(object),
+        **{"qemu": None, **hosts},
+        reset=Reset.MACHINE,
+        policy=MachinePolicy(),
+        limits=DisturbanceLimits(),
+        count=1,
+        limit=1,
+        seed=None,
+    )

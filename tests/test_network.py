@@ -153,9 +153,21 @@ def test_any_text_is_planned_or_refused(name: str, address: str, first: str, pre
             "machines.qemu.ssh_port",
         ),
         (["machines=ssh", "machines/network=bridge", "machines.limit=256"], "machines.network.mac_prefix"),
+        (
+            ["machines=ssh", "machines/network=bridge", "machines.qemu.genode_port=13001"],
+            "machines.qemu.genode_port",
+        ),
+        (["machines.network.kind=nosuch"], "machines.network.kind"),
+        (
+            ["machines=simulation", "machines/network=bridge", "machines.network.address=10.200.40.0/21"],
+            "machines.network.address",
+        ),
+        (["machines/network=bridge", "machines.network.bridg=br1"], "machines.network.bridg"),
     ],
 )
 def test_command_line_refuses_before_anything_runs(tmp_path, overrides, where):
     done = run_cli(tmp_path, *overrides)
     assert done.returncode == 2
-    assert f"where: {where}" in done.stderr
+    assert where in done.stderr
+    assert "  next:  " in done.stderr
+    assert not (tmp_path / "run" / "machines").exists()

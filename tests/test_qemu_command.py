@@ -128,6 +128,15 @@ def test_a_genode_host_is_told_so_and_has_a_second_port_forwarded():
         ({"mailbox_mib": 0}, "machines.qemu.mailbox_mib", "1, 2, 4"),
         ({"memory_mib": 32}, "machines.qemu.memory_mib", "at least 64"),
         ({"genode_port": 3001}, "machines.qemu.genode_port", "host_clock"),
+        (
+            {
+                "genode_port": 13001,
+                "reach": Reach.SSH,
+                "network": NetworkSpec(kind=NetworkKind.BRIDGE),
+            },
+            "machines.qemu.genode_port",
+            "3001, or machines/network=user",
+        ),
     ],
 )
 def test_contradictions_are_refused_by_key(settings, key, hint):

@@ -130,14 +130,15 @@ def to_plan(config: DictConfig) -> RunPlan:
     tasksets = _made(config.tasksets, "tasksets")
     seed = config.tasksets.get("seed")
     open_session = _made(machines.session, "machines.session", call=False)
+    network = to_network(machines)
     # A session that says nothing, or is made by a function, has the guest's network to talk through.
     reach = getattr(open_session.func, "reach", Reach.SSH)
     return RunPlan(
         tasksets=tasksets,
         monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
         open_session=open_session,
-        qemu=to_qemu(machines.qemu, reach, to_network(machines)) if machines.host == "qemu" else None,
-        genode=to_genode(machines.genode, to_network(machines)) if machines.host == "genode_pbxa9" else None,
+        qemu=to_qemu(machines.qemu, reach, network) if machines.host == "qemu" else None,
+        genode=to_genode(machines.genode, network) if machines.host == "genode_pbxa9" else None,
         boards=to_boards(machines.board) if machines.host == "genode_board" else None,
         reset=to_reset(machines),
         console=to_console(machines.console, machines.host),

@@ -29,6 +29,9 @@ _FACTS = {
     "machines.reset": ("guest", "settings", "reset"),
 }
 
+#: Where the config has the settings of hosts that are no guests of ours.
+_SECTIONS = {"genode_pbxa9": "genode", "genode_board": "board"}
+
 Changes = dict[str, tuple[Any, Any]]
 
 
@@ -48,10 +51,12 @@ def fact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     places = dict(_FACTS)
     for manifest in (before, now):
         settings = _at(manifest, ("guest", "settings"))
+        section = _SECTIONS.get(str(_at(manifest, ("guest", "host"))), "qemu")
         for name in settings if isinstance(settings, Mapping) else ():
-            places.setdefault(f"machines.qemu.{name}", ("guest", "settings", name))
-    # The one of `reset` lies elsewhere in the config.
-    places.pop("machines.qemu.reset", None)
+            # These lie elsewhere in the config.
+            if name != "reset":
+                key = "machines.network" if name == "network" else f"machines.{section}.{name}"
+                places.setdefault(key, ("guest", "settings", name))
     pairs = {name: (_at(before, place), _at(now, place)) for name, place in places.items()}
     return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 

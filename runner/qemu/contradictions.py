@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner.errors import UsageError
 from runner.qemu.architectures import architecture
+from runner.qemu.command import GENODE_PORT
 from runner.specs import CPU_MIPS, Clock, QemuSpec, Reach
 
 
@@ -49,6 +50,13 @@ def check_spec(spec: QemuSpec) -> None:
             f"machines.qemu.ssh_port is {spec.ssh_port}, but guests on a bridge have addresses of their own, and no forwarded port",
             where="machines.qemu.ssh_port",
             next_step="set it to null, or machines/network=user",
+        )
+    if spec.bridged and spec.genode_port not in (None, GENODE_PORT):
+        raise UsageError(
+            f"machines.qemu.genode_port is {spec.genode_port}, but on a bridge nothing is forwarded: machines are at their own "
+            f"addresses, port {GENODE_PORT}",
+            where="machines.qemu.genode_port",
+            next_step=f"set it to {GENODE_PORT}, or machines/network=user",
         )
     if spec.vcpus < 1:
         raise UsageError(

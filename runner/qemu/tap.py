@@ -7,12 +7,14 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from pathlib import Path
 
 from runner.errors import HostError
 
 TUN_DEVICE = Path("/dev/net/tun")
-_CREATE = "sudo python -m host_setup network create machines/network=bridge, with the same settings"
+# By Python's full name: sudo finds another one, without our packages.
+_CREATE = f"sudo {sys.executable} -m host_setup network create, with the same settings"
 
 # linux/if_tun.h, linux/if.h
 _TUNSETIFF = 0x400454CA

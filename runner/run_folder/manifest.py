@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -16,8 +17,10 @@ from typing import Any
 
 from runner.config.plan import RunPlan
 from runner.qemu.architectures import architecture
+from runner.qemu.genode_command import check_genode_spec
 from runner.qemu.image import GuestImage
 from runner.simulator import SIMULATOR_VERSION
+from runner.specs import BoardSpec, GenodeSpec, QemuSpec
 
 MANIFEST_VERSION = 1
 _PACKAGES = (
@@ -44,6 +47,7 @@ def manifest(plan: RunPlan, *, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         HostError: when the guest image that the plan names is not there.
+        UsageError: when the settings of Genode's guests contradict each other.
     """
     return {
         "version": MANIFEST_VERSION,
@@ -74,18 +78,51 @@ def _version(package: str) -> str | None:
 
 
 def _guest(plan: RunPlan) -> dict[str, Any] | None:
-    spec = plan.qemu
-    if spec is None:
-        return None
+    spec = plan.qemu or plan.genode or plan.boards
+    match spec:
+        case QemuSpec():
+            facts = _own_guest(spec)
+        case GenodeSpec():
+            facts = _genode_guest(spec)
+        case BoardSpec():
+            facts = {"host": "genode_board"}
+        case None:
+            return None
+    settings = {key: _plain(value) for key, value in asdict(spec).items()}
+    return {"settings": {**settings, "reset": plan.reset.value}, **facts}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever specs hold
+    """As JSON gives it back: a resumed run compares."""
+    match value:
+        case Path():
+            return str(value)
+        case tuple():
+            return list(value)
+        case _:
+            return value
+
+
+def _own_guest(spec: QemuSpec) -> dict[str, Any]:
     image = GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(spec).items()}
-    binary = shutil.which(spec.qemu_binary or architecture(spec.arch).qemu_binary)
     return {
-        "settings": {**settings, "reset": plan.reset.value},
+        "host": "qemu",
         "image_sha256": image.digest,
         "kernel_release": image.kernel_release,
-        "qemu": _first_line([binary, "--version"]) if binary else None,
+        "qemu": _version_of(spec.qemu_binary or architecture(spec.arch).qemu_binary),
     }
+
+
+def _genode_guest(spec: GenodeSpec) -> dict[str, Any]:
+    check_genode_spec(spec)
+    with spec.image.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"host": "genode_pbxa9", "image_sha256": digest, "qemu": _version_of(spec.qemu_binary)}
+
+
+def _version_of(qemu_binary: str) -> str | None:
+    path = shutil.which(qemu_binary)
+    return _first_line([path, "--version"]) if path else None
 
 
 def _git() -> dict[str, Any] | None:
