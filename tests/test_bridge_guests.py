@@ -10,8 +10,6 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from tests.cli import ROOT, environment, processes_of, run_cli, started_cli
 from tests.genode_image import write_image
 from tests.network_namespace import Namespace, new_namespace, why_none
 from tests.qemu_guests import PATIENCE_S, eventually
+from tests.screens import listed
 
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(why_none()), reason=why_none())]
 
@@ -42,13 +41,6 @@ NEARLY_NS = 200_000
 def here(tmp_path):
     with new_namespace(tmp_path) as namespace:
         yield namespace
-
-
-@pytest.fixture
-def sockets() -> Iterator[Path]:
-    """A folder for screen; a socket's path is short."""
-    with tempfile.TemporaryDirectory(prefix="rtfleet-") as folder:
-        yield Path(folder)
 
 
 def rows(folder: Path, columns: str) -> list[tuple[Any, ...]]:
@@ -115,10 +107,18 @@ def test_three_guests_measure_as_on_networks_of_their_own(here, tmp_path):
     assert max(off) < NEARLY_NS
 
 
-def test_leases_and_taps_follow_the_fleet(here: Namespace, sockets: Path, tmp_path: Path) -> None:
-    """And consoles in screen: one guest, seven, two, while task sets run through their mailboxes, with cards beside them."""
+@pytest.fixture
+def screens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of this test's own; their sockets' folder has to have a short name."""
+    folder = tmp_path_factory.mktemp("s")
+    folder.chmod(0o700)
+    monkeypatch.setenv("SCREENDIR", str(folder))
+
+
+@pytest.mark.usefixtures("screens")
+def test_leases_taps_and_consoles_follow_the_fleet(here: Namespace, tmp_path: Path) -> None:
+    """One guest, seven, two, while task sets run through their mailboxes: there is a card on the bridge beside each."""
     assert here.network("create", "machines.limit=7").returncode == 0
-    env = {**here.env, "SCREENDIR": str(sockets)}
     assert not {name for name in here.interfaces(with_carrier=True) if name.startswith("rtfleet")}
 
     def plugged_in() -> set[str]:
@@ -127,25 +127,32 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, sockets: Path, tmp_pa
     def taps(n: int) -> set[str]:
         return {f"rtfleet{number}" for number in range(1, n + 1)}
 
-    def attachable() -> set[str]:
-        return {path.name.partition(".")[2] for path in sockets.iterdir()}
+    def consoles(n: int) -> bool:
+        """Whether these machines' can be looked at, and no others': in screen, on the terminals of guests that live."""
 
-    def looked_at(n: int) -> bool:
-        """Whether these machines, and no others, can be: in screen, and on the terminal of a guest that lives."""
-        names = {f"qemu{number}" for number in range(1, n + 1)}
-        links = (tmp_path / "run" / "machines").glob(f"*/{LINK_NAME}")
-        return attachable() == names == {path.parent.name for path in links if read_link(path.parent).alive}
+        def living() -> list[str]:
+            links = (tmp_path / "run" / "machines").glob(f"*/{LINK_NAME}")
+            return sorted(path.parent.name for path in links if read_link(path.parent).alive)
 
-    console = "machines.console=screen"
-    fleet = (*LONG, BRIDGE, console, "machines.reset=machine", "machines.count=1", "machines.limit=7")
-    with started_cli(tmp_path, *fleet, within=here.within, env=env) as process:
+        names = [f"qemu{number}" for number in range(1, n + 1)]
+        return eventually(lambda: listed() == living() == names, within_s=PATIENCE_S)
+
+    fleet = (
+        *LONG,
+        BRIDGE,
+        "machines.reset=machine",
+        "machines.count=1",
+        "machines.limit=7",
+        "machines.console=screen",
+    )
+    with started_cli(tmp_path, *fleet, within=here.within, env=here.env) as process:
         assert eventually(lambda: running(tmp_path) == 1, within_s=2 * PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(1)
-        assert eventually(lambda: looked_at(1), within_s=PATIENCE_S), attachable()
+        assert consoles(1), listed()
         steer(tmp_path, 7)
         assert eventually(lambda: running(tmp_path) == 7, within_s=2 * PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(7)
-        assert eventually(lambda: looked_at(7), within_s=PATIENCE_S), attachable()
+        assert consoles(7), listed()
         assert leases(here) == {f"0a:06:00:00:00:0{number}": f"10.200.45.{number}" for number in range(1, 8)}
         busy = here.network("remove")
         assert busy.returncode == 4
@@ -153,9 +160,10 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, sockets: Path, tmp_pa
         steer(tmp_path, 2)
         assert eventually(lambda: len(plugged_in()) == 2, within_s=PATIENCE_S), status(tmp_path)
         assert eventually(lambda: running(tmp_path) == 2, within_s=PATIENCE_S), status(tmp_path)
-        assert eventually(lambda: len(attachable()) == 2, within_s=PATIENCE_S), attachable()
+        assert eventually(lambda: len(listed()) == 2, within_s=PATIENCE_S), listed()  # any two
         steer(tmp_path, 0, "kill")
-        assert eventually(lambda: not plugged_in() and not attachable(), within_s=PATIENCE_S), attachable()
+        assert eventually(lambda: not plugged_in(), within_s=PATIENCE_S)
+        assert consoles(0), listed()
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
     incidents = sqlite3.connect(f"file:{tmp_path / 'run' / 'results.sqlite'}?mode=ro", uri=True)

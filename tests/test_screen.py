@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from runner.specs import Reach
 from tests.cli import run_cli
 from tests.fleet_samples import Sets, Tally
 from tests.qemu_guests import PATIENCE_S, eventually, guest_spec, process_exists
+from tests.screens import listed
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,12 +41,6 @@ def sockets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SCREENDIR", str(folder))
     yield folder
     assert not list(folder.iterdir())
-
-
-def listed() -> list[str]:
-    """The names of the sessions that `screen -list` shows."""
-    done = subprocess.run(["screen", "-list"], check=False, capture_output=True, text=True, timeout=30)
-    return sorted(re.findall(r"^\t\d+\.(\S+)\t.*\(Detached\)", done.stdout, re.M))
 
 
 def has(n_sessions: int) -> bool:
