@@ -45,19 +45,8 @@ def check_spec(spec: QemuSpec) -> None:
             where="machines.qemu.mailbox_mib",
             next_step="set 1, 2, 4 …; 64 hold a million jobs",
         )
-    if spec.bridged and spec.ssh_port is not None:
-        raise UsageError(
-            f"machines.qemu.ssh_port is {spec.ssh_port}, but guests on a bridge have addresses of their own, and no forwarded port",
-            where="machines.qemu.ssh_port",
-            next_step="set it to null, or machines/network=user",
-        )
-    if spec.bridged and spec.genode_port not in (None, GENODE_PORT):
-        raise UsageError(
-            f"machines.qemu.genode_port is {spec.genode_port}, but on a bridge nothing is forwarded: machines are at their own "
-            f"addresses, port {GENODE_PORT}",
-            where="machines.qemu.genode_port",
-            next_step=f"set it to {GENODE_PORT}, or machines/network=user",
-        )
+    if spec.bridged:
+        _check_ports(spec)
     if spec.vcpus < 1:
         raise UsageError(
             f"{spec.vcpus} virtual CPUs are too few", where="machines.qemu.vcpus", next_step="set at least 1"
@@ -68,4 +57,21 @@ def check_spec(spec: QemuSpec) -> None:
             f"{spec.memory_mib} MiB of memory are too few for the guest to boot",
             where="machines.qemu.memory_mib",
             next_step=f"set at least {least_mib}",
+        )
+
+
+def _check_ports(spec: QemuSpec) -> None:
+    """On a bridge."""
+    if spec.ssh_port is not None:
+        raise UsageError(
+            f"machines.qemu.ssh_port is {spec.ssh_port}, but guests on a bridge have addresses of their own, and no forwarded port",
+            where="machines.qemu.ssh_port",
+            next_step="set it to null, or machines/network=user",
+        )
+    if spec.genode_port not in (None, GENODE_PORT):
+        raise UsageError(
+            f"machines.qemu.genode_port is {spec.genode_port}, but on a bridge nothing is forwarded: machines are at their own "
+            f"addresses, port {GENODE_PORT}",
+            where="machines.qemu.genode_port",
+            next_step=f"set it to {GENODE_PORT}, or machines/network=user",
         )
