@@ -36,8 +36,7 @@ _SAME_NAMES = (
     ),
     *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
 )
-# What a task may leave out -> what it is then.
-_DEFAULTS = {"deadline_ns": "period_ns", "dl_runtime_ns": "wcet_ns"}
+# What a task may leave to its defaults: its period, and its C.
 _DEFAULTED = (("deadline_ns",), ("dl_runtime_ns",), ("deadline_ns", "dl_runtime_ns"))
 
 
@@ -121,12 +120,16 @@ def stored_taskset(database: DataSet, one: Disagreement) -> TaskSet:
 
 def _less_told(taskset: TaskSet, names: tuple[str, ...]) -> TaskSet:
     """The same set without what follows from the rest: the tables hold values in effect, whether they were given or not."""
-    tasks = tuple(
-        replace(
-            task, **{name: None for name in names if getattr(task, name) == getattr(task, _DEFAULTS[name])}
+    tasks = taskset.tasks
+    if "deadline_ns" in names:
+        tasks = tuple(
+            replace(task, deadline_ns=None) if task.deadline_ns == task.period_ns else task for task in tasks
         )
-        for task in taskset.tasks
-    )
+    if "dl_runtime_ns" in names:
+        tasks = tuple(
+            replace(task, dl_runtime_ns=None) if task.dl_runtime_ns == task.wcet_ns else task
+            for task in tasks
+        )
     return replace(taskset, tasks=tasks)
 
 
