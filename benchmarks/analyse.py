@@ -1,15 +1,28 @@
-"""Exact response-time analysis of many sets at once against a plain Python loop: `python -m benchmarks.analyse`."""
+"""Exact response-time analysis of many sets at once against a plain Python loop: `python -m benchmarks.analyse`.
+
+Then sets that are generated and analysed, against SimSo's generators and that loop (`pip install simso`); and, with `--simulated`, what the
+analyses beside each set cost a run of simulated sets.
+"""
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.batch import run_batch
+from benchmarks.generate import simso_sets, source
+from benchmarks.program import run_program
 from runner.analysis.arrays import NONE, TaskArrays, response_times, schedulable_by_rank
+from runner.machines.kinds import simulated
+from runner.monitors.sqlite import SQLiteMonitor
+from runner.tasksets.bulk import make_many
 
 _PEER_SETS = 2_000
 
@@ -65,14 +78,62 @@ def timed(work: Callable[[], object]) -> tuple[object, float]:
     return found, time.process_time() - began_s
 
 
-def main() -> None:
-    """Print both ratios; the plain loop does a sample of the sets, the verdicts of which are compared."""
+def made_and_analysed(n_sets: int) -> TaskArrays:
+    """The sets of `benchmarks.generate`, with their verdicts."""
+    many = make_many(source(n_sets), 0, 0, n_sets).rate_monotonic()
+    sets = TaskArrays(many.wcet_ns, many.period_ns, many.period_ns)
+    schedulable_by_rank(sets)
+    return sets
+
+
+def print_together(n_sets: int) -> None:
+    """Generation and verdicts in one figure; the peer generates all, and decides a sample."""
+    sets, ours_s = timed(partial(made_and_analysed, n_sets))
+    assert isinstance(sets, TaskArrays)
+    n_peer = min(_PEER_SETS, n_sets)
+    rows = rows_of(sets, n_peer)
+    _, generated_s = timed(partial(simso_sets, n_sets))
+    _, decided_s = timed(partial(_all, plain_verdict, rows))
+    ours_us = ours_s / n_sets * 1e6
+    peer_us = generated_s / n_sets * 1e6 + decided_s / n_peer * 1e6
+    print(
+        f"generated and decided: {ours_us:.2f} us a set, SimSo and plain loop {peer_us:.1f} us:"
+        f" {peer_us / ours_us:.1f} times faster"
+    )
+
+
+def print_beside_simulated(n_sets: int, rounds: int = 5) -> None:
+    """Simulated sets per second of CPU time with analyses and without; rounds alternate."""
+    tasksets = [source(n_sets).make(0, idx) for idx in range(n_sets)]
+    sets_per_s: dict[str, list[float]] = {"none": [], "cheap": []}
+    for _ in range(rounds):
+        for analyses, rates in sets_per_s.items():
+            with tempfile.TemporaryDirectory(prefix="rtfleet-benchmark-") as folder:
+                monitor = SQLiteMonitor(Path(folder) / "results.sqlite", analyses=analyses)
+                _, cpu_s = timed(partial(run_batch, tasksets, simulated(), monitors=[monitor]))
+            rates.append(n_sets / cpu_s)
+    none, cheap = (statistics.median(rates) for rates in sets_per_s.values())
+    print(
+        f"simulated sets per second of CPU time: {none:.0f} without analyses, {cheap:.0f} with: {cheap / none:.2f}"
+    )
+
+
+def rows_of(sets: TaskArrays, n_sets: int) -> list[tuple[list[int], list[int]]]:
+    """The first sets, as lists of C and T."""
+    return list(zip(sets.wcet[:n_sets].tolist(), sets.period[:n_sets].tolist(), strict=True))
+
+
+def main() -> int:
+    """Print the ratios; the plain loop does a sample of the sets, the verdicts of which are compared."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=100_000)
+    parser.add_argument(
+        "--simulated", type=int, default=0, help="also run that many simulated sets, like 1000"
+    )
     options = parser.parse_args()
     sets = sample(options.sets, 10)
     n_peer = min(_PEER_SETS, options.sets)
-    rows = list(zip(sets.wcet[:n_peer].tolist(), sets.period[:n_peer].tolist(), strict=True))
+    rows = rows_of(sets, n_peer)
     for name, ours, peer in (
         ("verdicts", lambda: schedulable_by_rank(sets), plain_verdict),
         ("response times", lambda: response_times(sets, only_in_time=True), plain_responses),
@@ -84,7 +145,11 @@ def main() -> None:
         print(
             f"{name}: {ours_us:.2f} us a set, plain loop {peer_us:.1f} us: {peer_us / ours_us:.1f} times faster"
         )
+    print_together(options.sets)
+    if options.simulated:
+        print_beside_simulated(options.simulated)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.data.history import DataSet, all_of, reading
@@ -36,6 +36,8 @@ _SAME_NAMES = (
     ),
     *("kill_after_start_ns", "mem_limit_bytes", "dl_runtime_ns"),
 )
+# What a task may leave to its defaults: its period, and its C.
+_DEFAULTED = (("deadline_ns",), ("dl_runtime_ns",), ("deadline_ns", "dl_runtime_ns"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with reading(path) as database:
             (n_all,) = database.execute("SELECT count(*) FROM disagreements").fetchone()
-            for one in all_of(Disagreement, database, _SHOWN, options.limit):
+            for one in listed(database, options.limit):
                 print(_line(one))
                 print(f"  {_command(path.parent, stored_taskset(database, one))}")
     except RunnerError as exc:
@@ -77,8 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.OK
 
 
+def listed(database: DataSet, limit: int) -> tuple[Disagreement, ...]:
+    """Kind by kind, the largest margins first; -1: all."""
+    return all_of(Disagreement, database, _SHOWN, limit)
+
+
 def stored_taskset(database: DataSet, one: Disagreement) -> TaskSet:
-    """The set again, from the tables.
+    """The set again, from the tables: under its own identity, wherever what it left to defaults was left so by all of its tasks.
 
     Raises:
         UsageError: the data do not hold the set that they name.
@@ -107,7 +114,23 @@ def stored_taskset(database: DataSet, one: Disagreement) -> TaskSet:
         raise UsageError(
             f"the data hold no tasks of {one.taskset_id}", next_step="see python -m runner.check"
         )
-    return taskset
+    alike = (taskset, *(_less_told(taskset, names) for names in _DEFAULTED))
+    return next((other for other in alike if other.taskset_id == one.taskset_id), taskset)
+
+
+def _less_told(taskset: TaskSet, names: tuple[str, ...]) -> TaskSet:
+    """The same set without what follows from the rest: the tables hold values in effect, whether they were given or not."""
+    tasks = taskset.tasks
+    if "deadline_ns" in names:
+        tasks = tuple(
+            replace(task, deadline_ns=None) if task.deadline_ns == task.period_ns else task for task in tasks
+        )
+    if "dl_runtime_ns" in names:
+        tasks = tuple(
+            replace(task, dl_runtime_ns=None) if task.dl_runtime_ns == task.wcet_ns else task
+            for task in tasks
+        )
+    return replace(taskset, tasks=tasks)
 
 
 def _command(folder: Path, taskset: TaskSet) -> str:

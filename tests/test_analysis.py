@@ -20,11 +20,11 @@ from runner.analysis.demand import busy_period, demand_bound, demand_limit, proc
 from runner.analysis.edf_response import edf_responses
 from runner.analysis.fixed_priority import responses
 from runner.analysis.global_edf import bcl, gfb, tardiness_bound
-from runner.analysis.utilization import exceeds, hyperbolic, liu_layland
-from runner.events import JobEvent
+from runner.analysis.sporadic import utilization
+from runner.analysis.utilization import hyperbolic, liu_layland
 from runner.model import Policy, Task, TaskSet
-from runner.simulator import Simulation
 from runner.units import NS_PER_MS
+from tests.agreement import contradictions, random_sets
 
 
 def tasks(*rows: tuple[int, ...]) -> list[SporadicTask]:
@@ -87,66 +87,54 @@ def test_several_processors():
     assert (gfb(four, 2), bcl(four, 2)) == (True, False)
 
 
-def random_rows(seed: int, n_sets: int, *, constrained: bool) -> list[list[SporadicTask]]:
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(n_sets):
-        n = int(rng.integers(1, 5))
-        periods = rng.choice([4, 5, 6, 8, 10, 12, 15, 20], n)
-        shares = rng.dirichlet(np.ones(n)) * rng.uniform(0.5, 1.1)
-        one = []
-        for share, period in zip(shares, periods, strict=True):
-            cost = max(1, round(float(share * period)))
-            deadline = int(rng.integers(min(cost, period), period + 1)) if constrained else int(period)
-            one.append(SporadicTask(cost, int(period), max(deadline, 1)))
-        found.append(sorted(one, key=lambda task: task.deadline))
-    return found
-
-
-def misses(which: list[SporadicTask], policy: Policy) -> bool:
-    """Whether a job misses when all are released together: over one hyperperiod of 120, and whatever was late in it."""
-    unit = NS_PER_MS
-    taskset = TaskSet(
-        tuple(
-            Task(
-                period_ns=one.period * unit,
-                wcet_ns=one.wcet * unit,
-                deadline_ns=one.deadline * unit,
-                priority_rank=rank,
-                policy=policy,
-                n_jobs=240 // one.period,
-            )
-            for rank, one in enumerate(which)
-        ),
-        admission_control=False,
-    )
-    found = analyse(taskset, tests=("rta", "qpa", "pdc", "edf_rta"))
-    missed = any(
-        event.job.missed(taskset) for event in Simulation(taskset).events() if isinstance(event, JobEvent)
-    )
-    for one in found:
-        if one.verdict is not Verdict.UNKNOWN and (policy is Policy.DEADLINE or one.test == "rta"):
-            assert missed == (one.verdict is Verdict.UNSCHEDULABLE), (which, one)
-    return missed
-
-
 @pytest.mark.parametrize("constrained", [False, True])
 def test_exact_tests_agree_with_the_simulation_and_dominance_holds(constrained):
-    for which in random_rows(1, 300, constrained=constrained):
-        late = any(one.late for one in responses(which, range(len(which))))
-        assert late == misses(which, Policy.FIFO), which
-        demand = quick_demand(which)
-        assert demand.feasible == processor_demand(which).feasible
-        if all(one.wcet <= one.deadline for one in which):
-            assert demand.feasible == (not misses(which, Policy.DEADLINE)), which
-        if not constrained:
-            chain = (
-                liu_layland(which),
-                hyperbolic(which),
-                not late,
-                bool(demand.feasible),
-                not exceeds(which),
-            )
-            assert list(chain) == sorted(chain), which
+    """A share of what `python -m tests.agreement` does."""
+    for which in random_sets(1, 300, constrained=constrained):
+        assert contradictions(which) == [], which
+
+
+def first_response(
+    costs: tuple[int, ...], periods: tuple[int, ...], n_cpus: int, *, by_deadline: bool
+) -> int:
+    """When the last task's first job ends, all tasks released together: global scheduling, unit by unit of time."""
+    left = [(period, period, idx) for idx, period in enumerate(periods)]
+    need, now = list(costs), 0
+    while need[-1]:
+        ready = sorted((at if by_deadline else period, idx) for at, period, idx in left if need[idx])
+        for _, idx in ready[:n_cpus]:
+            need[idx] -= 1
+        now += 1
+        for place, (due, period, idx) in enumerate(left[:-1]):
+            if now == due:
+                left[place], need[idx] = (due + period, period, idx), costs[idx]
+    return now
+
+
+def test_dhalls_effect():
+    """Two light tasks and one that needs a whole processor: global EDF and RM miss at U = 1.1 of 2, and nothing may promise otherwise."""
+    rows = ((5, 99), (5, 99), (100, 100))
+    which = tasks(*rows)
+    costs, periods = zip(*rows, strict=True)
+    assert utilization(which) == Fraction(5, 99) * 2 + 1
+    assert first_response(costs, periods, 2, by_deadline=True) == 105
+    assert first_response(costs, periods, 2, by_deadline=False) == 110
+    assert (gfb(which, 2), bcl(which, 2), tardiness_bound(which, 2)) == (False, False, 148)
+    members = [Task(wcet_ns=c * NS_PER_MS, period_ns=t * NS_PER_MS, policy=Policy.DEADLINE) for c, t in rows]
+    whole = analyse(TaskSet(tuple(members), admission_control=False), n_cpus=2)
+    assert {one.test: one.verdict for one in whole} == {"gfb": Verdict.UNKNOWN, "bcl": Verdict.UNKNOWN}
+
+
+def test_without_dhalls_effect():
+    """The heavy task alone on a processor."""
+    rows = ((5, 99, 0), (5, 99, 0), (100, 100, 1))
+    members = tuple(
+        Task(wcet_ns=c * NS_PER_MS, period_ns=t * NS_PER_MS, cpu_affinity=(cpu,), priority_rank=rank)
+        for rank, (c, t, cpu) in enumerate(rows)
+    )
+    (rta,) = analyse(TaskSet(members), n_cpus=2, tests=("rta",))
+    assert rta.verdict is Verdict.SCHEDULABLE
+    assert rta.wcrt_ns == (5 * NS_PER_MS, 10 * NS_PER_MS, 100 * NS_PER_MS)
 
 
 def test_arrays_say_what_single_sets_do():

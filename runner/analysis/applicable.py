@@ -86,20 +86,23 @@ def _apply(test: _Test, parts: _Parts, n_tasks: int) -> Finding | None:
     sure = [one for one in found if one is not None]
     if not sure or len(sure) < len(found):
         return None
+    whole = sure[0] if len(sure) == 1 else _joined(sure)
+    numbers = (whole.horizon_ns, *(value for one in sure for value in one.wcrt_ns))
+    if len(sure) == 1 and all(value is None or value <= _INT64_MAX for value in numbers):
+        return whole
     wcrt_ns: list[int | None] = [None] * n_tasks
     for (members, _), one in zip(parts, sure, strict=True):
         for idx, value in zip(members, one.wcrt_ns, strict=False):
-            wcrt_ns[idx] = value if value is not None and value <= _INT64_MAX else None
-    if len(sure) == 1:
-        (whole,) = sure
-    else:
-        whole = _joined(sure)
-    horizon_ns = whole.horizon_ns
+            wcrt_ns[idx] = _stored(value)
     return replace(
         whole,
-        horizon_ns=horizon_ns if horizon_ns is not None and horizon_ns <= _INT64_MAX else None,
+        horizon_ns=_stored(whole.horizon_ns),
         wcrt_ns=tuple(wcrt_ns) if any(one.wcrt_ns for one in sure) else (),
     )
+
+
+def _stored(value: int | None) -> int | None:
+    return value if value is not None and value <= _INT64_MAX else None
 
 
 def _joined(found: Sequence[Finding]) -> Finding:
@@ -125,16 +128,22 @@ def _on_one_cpu(test: _Test) -> _Test:
 
 
 def _gfb(which: Subject) -> Finding | None:
+    if not _is_global_edf(which):
+        return None
     return _global("gfb", which, gfb(which.tasks, which.n_cpus), float(gfb_margin(which.tasks, which.n_cpus)))
 
 
 def _bcl(which: Subject) -> Finding | None:
-    return _global("bcl", which, bcl(which.tasks, which.n_cpus)) if which.constrained else None
-
-
-def _global(test: str, which: Subject, passed: bool, margin: float | None = None) -> Finding | None:
-    if which.n_cpus == 1 or which.scheduling is not Scheduling.EDF or not which.plain:
+    if not _is_global_edf(which) or not which.constrained:
         return None
+    return _global("bcl", which, bcl(which.tasks, which.n_cpus))
+
+
+def _is_global_edf(which: Subject) -> bool:
+    return which.n_cpus > 1 and which.scheduling is Scheduling.EDF and which.plain
+
+
+def _global(test: str, which: Subject, passed: bool, margin: float | None = None) -> Finding:
     verdict, exactness = Verdict.SCHEDULABLE if passed else Verdict.UNKNOWN, Exactness.SUFFICIENT
     if which.overloaded:
         verdict, exactness = Verdict.UNSCHEDULABLE, Exactness.NECESSARY

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 # Sets that are worked on together: what belongs to them stays in the processor's cache.
-_BLOCK_SETS = 4096
+_BLOCK_SETS = 8192
 # No window may come near 2^53.
 _MAX_TIME = 1 << 50
 _GUARD = 1e-9
@@ -122,7 +122,8 @@ def schedulable_by_rank(sets: TaskArrays) -> Bools:
     """The verdict of exact response-time analysis, per set, for D ≤ T.
 
     Most tasks need no iteration: R ≤ (C + Σ C_j(1 − U_j))/(1 − Σ U_j) (Bini and Baruah 2007) proves them in time, R ≥ C/(1 − Σ U_j)
-    proves some late. The others are computed, in sets that are not lost yet.
+    proves some late; of the others, those whose window of length D has room for all that it can be asked for are in time. What is
+    left is computed, over all ranks at once.
 
     Raises:
         UsageError: when a deadline is longer than its period.
@@ -141,65 +142,97 @@ def schedulable_by_rank(sets: TaskArrays) -> Bools:
 
 def _all_in_time(wcet: Floats, period: Floats, deadline: Floats) -> Bools:
     """The verdicts of a block, tasks × sets."""
-    shares = wcet / period
-    free = np.ones_like(wcet)
-    free[1:] -= np.cumsum(shares[:-1], axis=0)
-    carried = np.zeros_like(wcet)
-    np.cumsum((wcet * (1.0 - shares))[:-1], axis=0, out=carried[1:])
-    room = deadline * free
-    clear = free > _FREE
-    open_ = np.logical_not(clear & ((wcet + carried) * (1.0 + _GUARD) <= room))
-    lost = clear & (wcet * (1.0 - _GUARD) > room)
-    alive: Bools = np.logical_not(np.any(lost, axis=0))
-    for idx in range(len(wcet)):
-        at = np.flatnonzero(open_[idx] & alive)
-        if not at.size:
-            continue
-        fluid = np.floor(wcet[idx, at] / np.where(clear[idx, at], free[idx, at], 1.0) * (1.0 - _GUARD))
-        least = np.maximum(fluid, wcet[: idx + 1, at].sum(axis=0))
-        _, in_time = _least_window(wcet[idx, at], wcet[:idx, at], period[:idx, at], least, deadline[idx, at])
-        alive[at] = in_time
+    alive, open_, free = _by_bounds(wcet, period, deadline)
+    ranks, at = np.nonzero(open_)
+    # One column per open task: what is more urgent than it, the rest of its set at no cost.
+    own, limit, others, times = wcet[ranks, at], deadline[ranks, at], wcet[:, at], period[:, at]
+    others[np.arange(len(wcet))[:, np.newaxis] >= ranks] = 0.0
+    left = np.flatnonzero(_demand(limit, own, others, times) > limit)
+    own, limit, others, times = (one.take(left, axis=-1) for one in (own, limit, others, times))
+    fluid = _fluid(own, free[ranks[left], at[left]])
+    start = np.maximum(others.sum(axis=0) + own, np.minimum(fluid, limit + 1.0))
+    _, in_time = _least_window(own, others, times, start, limit)
+    alive[at[left[~in_time]]] = False
     return alive
+
+
+def _by_bounds(wcet: Floats, period: Floats, deadline: Floats) -> tuple[Bools, Bools, Floats]:
+    """The sets that no bound proves late; in them, the tasks that none proves in time; and 1 − Σ U_j for each task.
+
+    Row by row, in place: it is the one part that every task goes through.
+    """
+    n_sets = wcet.shape[1]
+    late, free, open_ = np.zeros(n_sets, np.bool_), np.ones_like(wcet), np.empty(wcet.shape, np.bool_)
+    carried, share, room, needed = (np.zeros(n_sets) for _ in range(4))
+    for idx, cost in enumerate(wcet):
+        if idx:
+            np.divide(wcet[idx - 1], period[idx - 1], out=share)
+            np.subtract(free[idx - 1], share, out=free[idx])
+            np.subtract(1.0, share, out=share)
+            share *= wcet[idx - 1]
+            carried += share
+        clear = free[idx] > _FREE
+        np.multiply(deadline[idx], free[idx], out=room)
+        np.add(cost, carried, out=needed)
+        needed *= 1.0 + _GUARD
+        np.logical_not(clear & (needed <= room), out=open_[idx])
+        np.multiply(cost, 1.0 - _GUARD, out=needed)
+        late |= clear & (needed > room)
+    alive = ~late
+    open_ &= alive
+    return alive, open_, free
+
+
+def _fluid(own: Floats, free: Floats) -> Floats:
+    """A lower bound of the window: w ≥ C + w·ΣU_j, rounded down; where no w is large enough, just some number."""
+    return np.floor(own / np.maximum(free, _FREE) * (1.0 - _GUARD))
 
 
 def _first_responses(wcet: Floats, period: Floats, limit: Floats) -> Ints:
     """Responses of first jobs, tasks × sets, where they end within the limit; else `NONE`."""
     found = np.full(wcet.shape, NONE, np.int64)
-    window = np.zeros(wcet.shape[1])
-    share = np.zeros(wcet.shape[1])
-    for idx in range(len(wcet)):
-        # Both are lower bounds: a task waits at least as long as the one before it and itself together, and w ≥ C + w·U.
-        free = 1.0 - share
-        fluid = np.floor(wcet[idx] / np.where(free > _FREE, free, 1.0) * (1.0 - _GUARD))
-        start = np.maximum(window + wcet[idx], np.minimum(fluid, limit[idx] + 1.0))
-        window, in_time = _least_window(wcet[idx], wcet[:idx], period[:idx], start, limit[idx])
+    window, free = np.zeros(wcet.shape[1]), np.ones(wcet.shape[1])
+    for idx, own in enumerate(wcet):
+        # Both are lower bounds, and a task waits at least as long as the one before it and itself together.
+        start = np.maximum(window + own, np.minimum(_fluid(own, free), limit[idx] + 1.0))
+        window, in_time = _least_window(own, wcet[:idx], period[:idx], start, limit[idx])
         found[idx, in_time] = window[in_time]
-        share += wcet[idx] / period[idx]
+        free -= own / period[idx]
     return found
 
 
+def _demand(window: Floats, own: Floats, others: Floats, times: Floats) -> Floats:
+    """C + Σ ceil(w/T_j) C_j."""
+    need = window / times
+    np.ceil(need, out=need)
+    need *= others
+    demand: Floats = need.sum(axis=0)
+    demand += own
+    return demand
+
+
 def _least_window(
-    cost: Floats, costs: Floats, periods: Floats, start: Floats, limit: Floats
+    own: Floats, others: Floats, times: Floats, start: Floats, limit: Floats
 ) -> tuple[Floats, Bools]:
     """The least w = C + Σ ceil(w/T_j) C_j from `start` on, and where it is within the limit; beyond it, some w at most as large."""
     window, in_time = start.copy(), start <= limit
     active = np.flatnonzero(in_time)
-    at, own, ends, others, times = (one[..., active] for one in (window, cost, limit, costs, periods))
+    at = start
+    if active.size < start.size:
+        own, others, times, at, limit = (one.take(active, axis=-1) for one in (own, others, times, at, limit))
     while active.size:
-        need = at / times
-        np.ceil(need, out=need)
-        need *= others
-        demand = need.sum(axis=0)
-        demand += own
-        late = demand > ends
+        demand = _demand(at, own, others, times)
+        late = demand > limit
         goes_on = (demand != at) & ~late
-        n_going = np.count_nonzero(goes_on)
-        # What has ended stays as it is in further steps; to take it out costs as much as one.
-        if n_going * 4 > active.size * 3 and n_going:
+        # What has ended stays as it is in further steps; to take it out costs as much as one or two.
+        if np.count_nonzero(goes_on) * 2 > active.size:
             at = np.where(late, at, demand)
             continue
         window[active] = np.where(late, at, demand)
         in_time[active[late]] = False
-        active = active[goes_on]
-        at, own, ends, others, times = (one[..., goes_on] for one in (demand, own, ends, others, times))
+        left = np.flatnonzero(goes_on)
+        active = active[left]
+        own, others, times, at, limit = (
+            one.take(left, axis=-1) for one in (own, others, times, demand, limit)
+        )
     return window, in_time

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from itertools import pairwise
 
 from runner.analysis.sporadic import SporadicTask, constrained, implicit
@@ -46,27 +47,27 @@ class Subject:
     worst_case_happens: bool
     overload_misses: bool
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Without jitter and blocking."""
         return not any(task.jitter or task.blocking for task in self.tasks)
 
-    @property
+    @cached_property
     def implicit(self) -> bool:
         """No deadline is shorter than its period."""
         return implicit(self.tasks)
 
-    @property
+    @cached_property
     def constrained(self) -> bool:
         """No deadline is longer than its period."""
         return constrained(self.tasks)
 
-    @property
+    @cached_property
     def overloaded(self) -> bool:
         """Whether U > m, and that proves a miss."""
         return self.overload_misses and exceeds(self.tasks, self.n_cpus)
 
-    @property
+    @cached_property
     def rate_monotonic(self) -> bool:
         """Whether shorter periods have more urgent ranks, each its own."""
         pairs = sorted(zip((task.period for task in self.tasks), self.ranks, strict=True))

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
+from runner.analysis.fixed_priority import response
+from runner.analysis.sporadic import SporadicTask
 from runner.errors import UsageError
 from runner.model import Task, rank_by
 
 #: Whether a task meets its deadlines when exactly these others are more urgent, in whatever order.
 Feasible = Callable[[Task, Sequence[Task]], bool]
-# Jobs of one busy period, and steps of one fixed point: beyond them, what is not known to be met counts as missed.
-_MAX_STEPS = 100_000
 
 
 class Priorities(StrEnum):
@@ -75,41 +75,24 @@ def audsley(tasks: Sequence[Task], feasible: Feasible) -> tuple[Task, ...] | Non
 
 
 def meets_deadline(task: Task, higher: Sequence[Task]) -> bool:
-    """Whether a task meets all its deadlines below these others, on one processor with preemption.
+    """Whether a task meets all its deadlines below these others, on one processor with preemption, as `runner.analysis` has it.
 
-    Exact for periodic tasks that start together without jitter, and for sporadic ones; safe with offsets. Response time: the
-    largest w_q - qT + J of the jobs of a busy period, w_q = (q + 1)C + sum of ceil((w_q + J_j)/T_j)·C_j (Lehoczky 1990; Tindell,
-    Burns and Wellings 1994).
+    Exact for periodic tasks that start together without jitter, and for sporadic ones; safe with offsets. What is not known within
+    the analysis' bound of work counts as missed.
 
     Raises:
         UsageError: C or T of a task is not known.
     """
-    cost, period, _ = _numbers(task)
-    deadline = task.relative_deadline_ns or period
-    others = [_numbers(other) for other in higher]
-    window = cost
-    for job in range(_MAX_STEPS):
-        window = max(window, (job + 1) * cost)
-        for _ in range(_MAX_STEPS):
-            needed = (job + 1) * cost + sum(-(-(window + j) // t) * c for c, t, j in others)
-            if needed - job * period + task.jitter_ns > deadline:
-                return False
-            if needed == window:
-                break
-            window = needed
-        else:
-            return False
-        if window + task.jitter_ns <= (job + 1) * period:
-            return True
-    return False
+    return response(_sporadic(task), [_sporadic(other) for other in higher]).late is False
 
 
-def _numbers(task: Task) -> tuple[int, int, int]:
-    """C, T, J."""
+def _sporadic(task: Task) -> SporadicTask:
     if task.wcet_ns is None or task.period_ns is None:
         raise UsageError(
             f"task {task.name!r} has no {'wcet' if task.wcet_ns is None else 'period'}, which opa needs",
             where="priority",
             next_step="give it one, or choose rm, dm or explicit",
         )
-    return task.wcet_ns, task.period_ns, task.jitter_ns
+    return SporadicTask(
+        task.wcet_ns, task.period_ns, task.relative_deadline_ns or task.period_ns, task.jitter_ns
+    )
