@@ -47,11 +47,10 @@ def fact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """What differs between two manifests and decides what is measured: program, simulator, image, emulator, guest."""
     places = dict(_FACTS)
     for manifest in (before, now):
-        settings = _at(manifest, ("guest", "settings"))
+        settings, kind = _at(manifest, ("guest", "settings")), _at(manifest, ("guest", "kind"))
         for name in settings if isinstance(settings, Mapping) else ():
-            places.setdefault(f"machines.qemu.{name}", ("guest", "settings", name))
-    # The one of `reset` lies elsewhere in the config.
-    places.pop("machines.qemu.reset", None)
+            if name != "reset":  # lies elsewhere in the config
+                places.setdefault(f"machines.{kind}.{name}", ("guest", "settings", name))
     pairs = {name: (_at(before, place), _at(now, place)) for name, place in places.items()}
     return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 

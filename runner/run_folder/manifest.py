@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from runner.config.plan import RunPlan
-from runner.qemu.architectures import architecture
-from runner.qemu.image import GuestImage
+from runner.run_folder.guests import first_line, guests
 from runner.simulator import SIMULATOR_VERSION
 
 MANIFEST_VERSION = 1
@@ -33,7 +29,6 @@ _PACKAGES = (
     "pyarrow",
     "matplotlib",
 )
-_TIMEOUT_S = 10.0
 
 
 def manifest(plan: RunPlan, *, overrides: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +49,7 @@ def manifest(plan: RunPlan, *, overrides: Sequence[str]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git(),
         "simulator": SIMULATOR_VERSION,
-        "guest": _guest(plan),
+        "guest": guests(plan),
         "host": {
             "name": platform.node(),
             "kernel": platform.release(),
@@ -73,41 +68,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _guest(plan: RunPlan) -> dict[str, Any] | None:
-    spec = plan.qemu
-    if spec is None:
-        return None
-    image = GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(spec).items()}
-    binary = shutil.which(spec.qemu_binary or architecture(spec.arch).qemu_binary)
-    return {
-        "settings": {**settings, "reset": plan.reset.value},
-        "image_sha256": image.digest,
-        "kernel_release": image.kernel_release,
-        "qemu": _first_line([binary, "--version"]) if binary else None,
-    }
-
-
 def _git() -> dict[str, Any] | None:
     source = Path(__file__).resolve()
     git = ["git", "-C", str(source.parent)]
     # An installed package may lie inside somebody else's repository.
-    if _first_line([*git, "ls-files", source.name]) is None:
+    if first_line([*git, "ls-files", source.name]) is None:
         return None
     return {
-        "revision": _first_line([*git, "rev-parse", "HEAD"]),
-        "dirty": _first_line([*git, "status", "--porcelain"]) is not None,
+        "revision": first_line([*git, "rev-parse", "HEAD"]),
+        "dirty": first_line([*git, "status", "--porcelain"]) is not None,
     }
-
-
-def _first_line(command: list[str]) -> str | None:
-    """What a short command prints first; None if it fails, or prints nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    lines = done.stdout.splitlines()
-    return lines[0] if lines else None
 
 
 def _cpu_model() -> str | None:
