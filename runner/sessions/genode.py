@@ -199,6 +199,7 @@ class GenodeSession(AbstractSession):
     def _send_all(self, missing: list[tuple[Binary, bytes]], deadline: Deadline) -> None:
         if not missing:
             return
+        self._line.owes = True
         self._line.send(encode_tag(Tag.SEND_BINARIES, len(missing)), deadline)
         for binary, content in missing:
             while not isinstance(message := self._line.awaited(deadline, go_send=True), GoSend):
@@ -207,3 +208,4 @@ class GenodeSession(AbstractSession):
             self._sent.pop(binary.name, None)
             self._line.send(encode_binary(binary.name, content), deadline)
             self._sent[binary.name] = hashlib.sha256(content).digest()
+        self._line.owes = False

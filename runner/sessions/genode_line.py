@@ -26,6 +26,7 @@ class GenodeLine:
 
     Attributes:
         asked: Whether a question was sent that is not answered yet; whoever reads its answer takes that back.
+        owes: Whether programs were announced that are not all sent yet: until then, the other side takes whatever comes for these.
     """
 
     def __init__(self, host: AbstractHost) -> None:
@@ -35,12 +36,15 @@ class GenodeLine:
         self._closed = False
         self._reason: RunnerError | None = None
         self._aborted = threading.Event()
+        self._cut = False
         self.asked = False
+        self.owes = False
 
     @property
     def usable(self) -> bool:
         """Whether it is up, and both ends agree on where a message begins."""
-        return self._reason is None and self._socket is not None and not self._decoder.broken
+        up = self._reason is None and self._socket is not None
+        return up and not (self._decoder.broken or self._cut or self.owes)
 
     def open(self, deadline: Deadline) -> None:
         """Connect and have the task loader answer; a guest that has no address yet is waited for.
@@ -67,14 +71,16 @@ class GenodeLine:
                 return
 
     def send(self, content: bytes, deadline: Deadline) -> None:
-        """All of it, or an error.
+        """All of it; after an error nobody knows how much, and the line is of no further use.
 
         Raises:
             OSError: as the system says it, a time-out included; `during` makes a `SessionLost` of it.
         """
         connected = self.check()
         connected.settimeout(deadline.remaining_s or 0.001)
+        self._cut = True
         connected.sendall(content)  # a time-out is for the whole of it
+        self._cut = False
 
     def ask(self, content: bytes, deadline: Deadline) -> None:
         """Send something, and behind it a question, whose answer comes when the task loader has dealt with it."""
