@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("interrupted; what was there before is untouched", file=sys.stderr)
+        undone = "; `network remove` undoes what was made" if options.verb == "network" else ""
+        print(f"interrupted; what was there before is untouched{undone}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
 

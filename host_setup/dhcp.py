@@ -38,6 +38,8 @@ def dhcp_command(plan: BridgePlan, folder: Path) -> list[str]:
         # Whoever has no reservation gets nothing.
         f"--dhcp-range={network.network_address},static,{network.netmask},infinite",
         *("--dhcp-option=option:router", "--dhcp-option=option:dns-server"),
+        # Nor is anybody refused: strangers on a physical interface of the bridge have a DHCP server of their own.
+        "--dhcp-ignore=tag:!known",
         *("--dhcp-authoritative", "--no-ping"),
         *(f"--dhcp-host={one.lease}" for one in plan.attachments),
     ]

@@ -6,6 +6,8 @@ import os
 import pwd
 import shlex
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -82,11 +84,11 @@ class Network:
         steps = removal(self._record.made, interfaces())
         server = running_server(self._record.folder)
         if dry_run:
-            if server is not None:
-                self._report(f"kill {server[0]}")
-            for step in steps:
-                self._report(shlex.join(step.command))
-            for words in self._record.deleting if self._record.folder.exists() else ():
+            for words in (
+                *(_ending(server[0]) if server is not None else ()),
+                *(step.command for step in steps),
+                *(self._record.deleting if self._record.folder.exists() else ()),
+            ):
                 self._report(shlex.join(words))
             return
         if not self._record.folder.exists():
@@ -107,8 +109,11 @@ class Network:
         for finding in self._findings():
             self._report(str(finding))
             usable = usable and (finding.good or not finding.needed)
-        again = f"sudo {_command('create', self._overrides)}"
-        self._report("The network is ready." if usable else f"The network is not ready; all at once: {again}")
+        # One command, though single ones would do: what it makes is recorded, so that `remove` undoes it.
+        mend = f"sudo {_command('create', self._overrides)}"
+        self._report(
+            "The network is ready." if usable else f"The network is not ready; what makes it: {mend}"
+        )
         return usable
 
     def _findings(self) -> Sequence[Finding]:
@@ -168,8 +173,8 @@ class Network:
         server = running_server(folder)
         if server is not None and server[1][1:] == wanted[1:]:
             return []
-        first = ("mkdir", "-p", str(folder)) if server is None else ("kill", str(server[0]))
-        return [first, tuple(wanted)]
+        first = [("mkdir", "-p", str(folder))] if server is None else _ending(server[0])
+        return [*first, tuple(wanted)]
 
     def _make(self, step: Step) -> None:
         if step.makes is None:
@@ -182,8 +187,10 @@ class Network:
         self._record.store((*before, step.makes))
         try:
             _run(step)
-        except BaseException:
-            self._record.store(before)
+        except HostError as error:
+            # Nothing is made by a command that says it failed; by one that was ended before it said anything, who knows.
+            if not isinstance(error.__cause__, subprocess.TimeoutExpired):
+                self._record.store(before)
             raise
         self._record.store((*before, _identified(step.makes)))
 
@@ -238,18 +245,20 @@ def _run(step: Step) -> None:
     run_command(step.command, doing="changing the network", timeout_s=_TIMEOUT_S)
 
 
+def _ending(pid: int) -> list[tuple[str, ...]]:
+    """End a process, and wait until it is gone: it deletes its files itself."""
+    return [("kill", str(pid)), ("tail", f"--pid={pid}", "-f", "/dev/null")]
+
+
 def _finding(part: Part) -> Finding:
-    commands = " && ".join(f"sudo {shlex.join(step.command)}" for step in part.steps)
     return Finding(
-        ability=part.name,
-        good=not part.steps,
-        detail="is not ready" if part.steps else part.there,
-        next_step=commands,
+        ability=part.name, good=not part.steps, detail="is not ready" if part.steps else part.there
     )
 
 
 def _command(verb: str, overrides: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "host_setup", "network", verb, *overrides])
+    # By its full name: sudo looks elsewhere for a `python`, and finds one without our packages.
+    return shlex.join([sys.executable, "-m", "host_setup", "network", verb, *overrides])
 
 
 def _require_root(verb: str, overrides: Sequence[str]) -> None:

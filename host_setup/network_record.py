@@ -17,7 +17,7 @@ from runner.errors import HostError
 class Kind(StrEnum):
     """What can be made; in the order in which it is undone."""
 
-    #: A physical interface was added to the bridge.
+    #: An interface that was there was added to the bridge.
     PORT = "port"
     #: An interface was switched on.
     UP = "up"

@@ -93,9 +93,9 @@ def _bridge(plan: BridgePlan, seen: Mapping[str, Interface]) -> Part:
 
 
 def _tap(bridge: str, name: str, there: Interface | None, owner: str, owner_uid: int) -> Part:
-    attach = Step(("ip", "link", "set", "dev", name, "master", bridge, "addrgenmode", "none", "up"))
     if there is None:
         make = Step(("ip", "tuntap", "add", "dev", name, "mode", "tap", "user", owner), Made(Kind.TAP, name))
+        attach = Step(("ip", "link", "set", "dev", name, "master", bridge, "addrgenmode", "none", "up"))
         return Part(f"tap {name}", "", (make, attach))
     if there.kind != "tun":
         raise _obstacle(f"there is an interface {name}, which is no tap", "tap_prefix")
@@ -105,8 +105,7 @@ def _tap(bridge: str, name: str, there: Interface | None, owner: str, owner_uid:
         )
     if there.master not in ("", bridge):
         raise _obstacle(f"the tap {name} belongs to the bridge {there.master}", "tap_prefix")
-    right = there.master == bridge and there.up
-    return Part(f"tap {name}", f"is there, belongs to {owner} and to {bridge}", () if right else (attach,))
+    return Part(f"tap {name}", f"is there, belongs to {owner} and to {bridge}", _joining(bridge, there))
 
 
 def _port(bridge: str, name: str, seen: Mapping[str, Interface]) -> Part:
@@ -115,18 +114,24 @@ def _port(bridge: str, name: str, seen: Mapping[str, Interface]) -> Part:
         raise _obstacle(f"there is no interface {name}", "interface")
     if there.master not in ("", bridge):
         raise _obstacle(f"{name} belongs to {there.master} already", "interface")
+    if not there.master and there.addresses:
+        raise _obstacle(
+            f"{name} has the address {there.addresses[0]}, which this computer would lose: a bridge's ports have none",
+            "interface",
+        )
+    return Part(f"interface {name}", f"belongs to {bridge}", _joining(bridge, there))
+
+
+def _joining(bridge: str, there: Interface) -> tuple[Step, ...]:
+    """An interface that is there, whosever it is, becomes the bridge's, and does not stay so."""
+    name = there.name
     steps: tuple[Step, ...] = ()
-    if not there.master:
-        if there.addresses:
-            raise _obstacle(
-                f"{name} has the address {there.addresses[0]}, which this computer would lose: a bridge's ports have none",
-                "interface",
-            )
+    if there.master != bridge:
         add = ("ip", "link", "set", "dev", name, "master", bridge)
         steps += (Step(add, Made(Kind.PORT, name, there.index, bridge)),)
     if not there.up:
         steps += (Step(("ip", "link", "set", "dev", name, "up"), Made(Kind.UP, name, there.index)),)
-    return Part(f"interface {name}", f"belongs to {bridge}", steps)
+    return steps
 
 
 def removal(made: Iterable[Made], seen: Mapping[str, Interface]) -> list[Step]:

@@ -34,7 +34,11 @@ class Requirement:
 #: What the machines' bridge takes; see `host_setup.network`.
 BRIDGE_REQUIREMENTS = (Requirement("iproute2", "ip"), Requirement("dnsmasq-base", "dnsmasq"))
 #: What only the tests take: a browser that looks at reports, and letters for it.
-TEST_REQUIREMENTS = (Requirement("chromium", "chromium"), Requirement("fonts-dejavu-core"))
+TEST_REQUIREMENTS = (
+    Requirement("chromium", "chromium"),
+    Requirement("fonts-dejavu-core"),
+    Requirement("postgresql"),
+)
 
 
 def requirements(architectures: Iterable[Architecture]) -> tuple[Requirement, ...]:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runner.data.reading import DataSet, load
     from runner.distributor import Distributor
     from runner.errors import RunnerError
     from runner.formats.source import FileTaskSets
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from runner.machines.station import MachineKind
     from runner.model import OverrunPolicy, Policy, Task, TaskSet, TaskSetSource
     from runner.monitors.base import AbstractMonitor
+    from runner.monitors.csv import CSVMonitor
     from runner.monitors.logging import LoggingMonitor
+    from runner.monitors.mongodb import MongoDBMonitor
+    from runner.monitors.parquet import ParquetMonitor
+    from runner.monitors.postgresql import PostgreSQLMonitor
     from runner.monitors.progress import ProgressMonitor
     from runner.monitors.sqlite import SQLiteMonitor
     from runner.monitors.stdout import StdoutMonitor
@@ -35,7 +40,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AbstractMonitor",
     "AbstractSession",
+    "CSVMonitor",
     "Clock",
+    "DataSet",
     "Distributor",
     "ExplicitTaskSets",
     "FileTaskSets",
@@ -44,8 +51,11 @@ __all__ = [
     "Machine",
     "MachineKind",
     "MachinePolicy",
+    "MongoDBMonitor",
     "OverrunPolicy",
+    "ParquetMonitor",
     "Policy",
+    "PostgreSQLMonitor",
     "ProgressMonitor",
     "QemuSpec",
     "Reset",
@@ -58,6 +68,7 @@ __all__ = [
     "TaskSetQueue",
     "TaskSetSource",
     "UUniFastTaskSets",
+    "load",
     "qemu_by_mailbox",
     "qemu_over_ssh",
     "simulated",
@@ -66,9 +77,14 @@ __all__ = [
 
 # Imported when they are asked for: the command line must hear Ctrl-C before half a second of imports.
 _HOMES = {
+    "PostgreSQLMonitor": "runner.monitors.postgresql",
+    "ParquetMonitor": "runner.monitors.parquet",
+    "MongoDBMonitor": "runner.monitors.mongodb",
+    "CSVMonitor": "runner.monitors.csv",
     "AbstractMonitor": "runner.monitors.base",
     "AbstractSession": "runner.sessions.base",
     "Clock": "runner.specs",
+    "DataSet": "runner.data.reading",
     "Distributor": "runner.distributor",
     "ExplicitTaskSets": "runner.tasksets.explicit",
     "FileTaskSets": "runner.formats.source",
@@ -91,6 +107,7 @@ _HOMES = {
     "TaskSetQueue": "runner.queue.taskset_queue",
     "TaskSetSource": "runner.model",
     "UUniFastTaskSets": "runner.tasksets.uunifast",
+    "load": "runner.data.reading",
     "qemu_by_mailbox": "runner.machines.kinds",
     "qemu_over_ssh": "runner.machines.kinds",
     "simulated": "runner.machines.kinds",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -82,6 +83,7 @@ class Campaign:
             self._composer.run_of(config, overrides, number)
         codes = []
         try:
+            _end_in_order()
             folder.mkdir(parents=True, exist_ok=True)
             with RunLock(folder):
                 clear_leftovers(folder)
@@ -141,6 +143,7 @@ class Campaign:
     def _run(self, config: DictConfig, folder: Path) -> ExitCode:
         paths = RunPaths(folder)
         try:
+            _end_in_order()
             if self._resuming:
                 code = complete_code(read_manifest(paths.manifest))
                 if code is not None:
@@ -218,3 +221,12 @@ class Campaign:
         """Tell an error, and what the command is to end with."""
         print(masking.mask(f"error: {error}"), file=sys.stderr)
         return exit_code_of(error)
+
+
+def _end_in_order() -> None:
+    """Have SIGINT and SIGTERM raise from here on: what is begun is to be taken back. A run has its own way with them.
+
+    While configs are composed they end the program at once (`runner.__main__`): libraries may lose an exception there.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

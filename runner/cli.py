@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import threading
 from argparse import Namespace
@@ -44,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.raiseExceptions = False
     with Masking() as masking:
         try:
-            # Until there is a run, which has its own way: both end the program in order.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.default_int_handler)
             register_schemas()
             bound_config_files()
             code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)

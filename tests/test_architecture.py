@@ -25,16 +25,17 @@ RANKS = (
     " network",
     "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.edf_response"
     " analysis.fixed_priority analysis.global_edf analysis.single_cpu analysis.sporadic analysis.subject"
-    " analysis.utilization analysis.verdict"
-    " task_loader simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
+    " analysis.utilization analysis.verdict task_loader"
+    " simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " formats formats.document formats.export formats.jobs formats.kinds formats.markup formats.native formats.native_schema"
     " formats.notes formats.original formats.original_task formats.rt_app formats.rtspin formats.schedcat formats.simso"
     " formats.single formats.source formats.task_hash"
     " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
     " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
-    " tasksets.growing tasksets.boundary tasksets.bulk data.schema data.views submission qemu"
+    " tasksets.growing tasksets.boundary tasksets.bulk data.schema data.features data.meanings data.dictionary data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
-    " config.generators config.machines config.plan config.composer config.errors config.files config.record config.schemas config.resuming"
+    " config.generators config.monitors config.machines config.plan config.composer config.errors config.files config.record"
+    " config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
     " genode.profiles",
@@ -44,11 +45,14 @@ RANKS = (
     " qemu.settings qemu.shared_memory qemu.snapshot qemu.stem qemu.tap sessions sessions.base"
     " sessions.bounded_socket sessions.genode_line faults.evidence monitors monitors.base monitors.channel monitors.digest"
     " monitors.dispatcher monitors.listener data.rows data.database data.ideal data.record data.ledger data.progress"
-    " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet queue.retries"
+    " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet data.reading data.batch"
+    " monitors.batching queue.retries"
     " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
-    " monitors.logging monitors.progress monitors.sqlite monitors.stdout monitors.summary",
+    " monitors.logging monitors.progress"
+    " monitors.csv"
+    " monitors.mongodb monitors.parquet monitors.postgresql monitors.sqlite monitors.stdout monitors.summary",
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
     "machines.roster distributor",
@@ -86,6 +90,7 @@ HOMES = {
     "omegaconf": {
         "runner.config.generators",
         "runner.config.machines",
+        "runner.config.monitors",
         "runner.config.plan",
         "runner.config.composer",
         "runner.config.errors",
@@ -105,11 +110,16 @@ HOMES = {
         "runner.data.progress",
         "runner.data.record",
         "runner.data.reuse",
+        "runner.data.features",
         "runner.data.parquet",
         "runner.formats.original",
         "runner.rehearsal.comparison",
     },
     "pyarrow": {"runner.data.parquet"},
+    "pandas": {"runner.data.reading"},
+    "polars": {"runner.data.reading"},
+    "sqlalchemy": {"runner.monitors.postgresql"},
+    "pymongo": {"runner.monitors.mongodb"},
     "matplotlib": {
         "runner.report.canvas",
         "runner.report.gantt",
@@ -126,7 +136,6 @@ LONG = {
     "runner.machines.machine": "the life of a host is one story",
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
-    "runner.data.schema": "every table in one place",
     "runner.distributor": "every method works under the one lock",
     "runner.sessions.ssh": "the home of Fabric and paramiko",
 }

@@ -18,6 +18,7 @@ from tests.cli import ROOT, processes_of, run_cli, started_cli
 from tests.genode_image import write_image
 from tests.network_namespace import Namespace, new_namespace, why_none
 from tests.qemu_guests import PATIENCE_S, eventually
+from tests.screens import listed
 
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(why_none()), reason=why_none())]
 
@@ -98,7 +99,16 @@ def test_three_guests_measure_as_on_networks_of_their_own(here, tmp_path):
     assert max(off) < NEARLY_NS
 
 
-def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> None:
+@pytest.fixture
+def screens(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of this test's own; their sockets' folder has to have a short name."""
+    folder = tmp_path_factory.mktemp("s")
+    folder.chmod(0o700)
+    monkeypatch.setenv("SCREENDIR", str(folder))
+
+
+@pytest.mark.usefixtures("screens")
+def test_leases_taps_and_consoles_follow_the_fleet(here: Namespace, tmp_path: Path) -> None:
     """One guest, seven, two, while task sets run through their mailboxes: there is a card on the bridge beside each."""
     assert here.network("create", "machines.limit=7").returncode == 0
     assert not {name for name in here.interfaces(with_carrier=True) if name.startswith("rtfleet")}
@@ -109,13 +119,25 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> No
     def taps(n: int) -> set[str]:
         return {f"rtfleet{number}" for number in range(1, n + 1)}
 
-    fleet = (*LONG, BRIDGE, "machines.reset=machine", "machines.count=1", "machines.limit=7")
+    def consoles(n: int) -> bool:
+        return eventually(lambda: len(listed()) == n, within_s=PATIENCE_S)
+
+    fleet = (
+        *LONG,
+        BRIDGE,
+        "machines.reset=machine",
+        "machines.count=1",
+        "machines.limit=7",
+        "machines.console=screen",
+    )
     with started_cli(tmp_path, *fleet, within=here.within, env=here.env) as process:
         assert eventually(lambda: running(tmp_path) == 1, within_s=PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(1)
+        assert listed() == ["qemu1"]
         steer(tmp_path, 7)
         assert eventually(lambda: running(tmp_path) == 7, within_s=2 * PATIENCE_S), status(tmp_path)
         assert plugged_in() == taps(7)
+        assert listed() == [f"qemu{number}" for number in range(1, 8)]
         assert leases(here) == {f"0a:06:00:00:00:0{number}": f"10.200.45.{number}" for number in range(1, 8)}
         busy = here.network("remove")
         assert busy.returncode == 4
@@ -123,8 +145,10 @@ def test_leases_and_taps_follow_the_fleet(here: Namespace, tmp_path: Path) -> No
         steer(tmp_path, 2)
         assert eventually(lambda: len(plugged_in()) == 2, within_s=PATIENCE_S), status(tmp_path)
         assert eventually(lambda: running(tmp_path) == 2, within_s=PATIENCE_S), status(tmp_path)
+        assert consoles(2), listed()
         steer(tmp_path, 0, "kill")
         assert eventually(lambda: not plugged_in(), within_s=PATIENCE_S)
+        assert consoles(0), listed()
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
     incidents = sqlite3.connect(f"file:{tmp_path / 'run' / 'results.sqlite'}?mode=ro", uri=True)

@@ -28,6 +28,8 @@ ASKED = {
     "tasksets/custom": ["tasksets._target_=runner.tasksets.examples.Spin0TaskSet"],
     "tasksets/explicit": ["tasksets.tasksets=[{tasks:[{period:10ms,wcet:1ms}]}]"],
     "tasksets/file": [f"tasksets.path={Path(__file__).parent / 'golden' / 'tutorial.simso'}"],
+    "monitors/mongodb": ["monitors.mongodb.url=mongodb://host/"],
+    "monitors/postgresql": ["monitors.postgresql.url=postgresql://user@host/results"],
     "machines/custom": ["machines.session._target_=runner.sessions.simulation.SimulationSession"],
     "machines/genode_board": ["machines.board.addresses=[board1]"],
     # Any ELF file looks like an image here.
@@ -168,7 +170,8 @@ def test_the_default_is_what_it_promises(tmp_path: Path) -> None:
 
 def test_all_monitors_go_together(tmp_path: Path) -> None:
     options = [name.partition("/")[2] for name in FILES if name.startswith("monitors/")]
-    _, monitors, _ = check(to_plan(composed(tmp_path, f"monitors=[{','.join(options)}]")))
+    asked = [one for name in FILES if name.startswith("monitors/") for one in ASKED.get(name, [])]
+    _, monitors, _ = check(to_plan(composed(tmp_path, f"monitors=[{','.join(options)}]", *asked)))
     assert len(monitors) == len(options)
 
 

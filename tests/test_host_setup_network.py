@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import pytest
 
 from tests.cli import processes_of
+from tests.network_faults import FAULTS
 from tests.network_namespace import Namespace, new_namespace, why_none
 from tests.qemu_guests import eventually
 
@@ -46,7 +50,12 @@ def test_more_machines_later(here):
     assert done.returncode == 4
     missing = [line for line in done.stdout.splitlines() if line.startswith("missing")]
     assert missing == ["missing  tap rtfleet3: is not ready", "missing  DHCP server: is not ready"]
-    assert here.network("create", "machines.limit=3").returncode == 0
+    # Both by hand and by the command that it names; root needs no sudo.
+    by_hand = here.network("create", "--dry-run", "machines.limit=3").stdout
+    assert "dnsmasq" in by_hand
+    mend = re.search(r"not ready; what makes it: sudo (.+)$", done.stdout, re.M)
+    assert mend is not None
+    assert here.run("sh", "-c", mend[1]).returncode == 0
     assert here.network("check", "machines.limit=3").returncode == 0
     assert len(here.pids()) == 1
     assert here.network("remove").returncode == 0
@@ -110,6 +119,42 @@ def test_what_was_made_when_it_failed_is_recorded(here):
     assert here.network("remove").returncode == 0
     assert here.interfaces() == set()
     assert not here.runtime.exists()
+
+
+@pytest.mark.parametrize("theirs", ["nothing", "a bridge"])
+def test_a_failure_at_each_step_leaves_what_remove_undoes(here: Namespace, theirs: str) -> None:
+    """Also an interruption, and a death: before the command has had its effect, and after it."""
+    n_commands = 11
+    if theirs == "a bridge":
+        here.ip("link", "add", "name", "br0", "type", "bridge")
+        made_as = here.network("create", "--dry-run", TWO).stdout
+        tap = re.search(r"^ip (tuntap add dev rtfleet1 .+)$", made_as, re.M)
+        assert tap is not None
+        here.ip(*tap[1].split())
+        n_commands = 9
+    here.ip("link", "add", "name", "eth7", "type", "veth", "peer", "name", "eth8")
+    before = here.interfaces()
+    folder = here.folder / "programs"
+    folder.mkdir()
+    words = ("machines/network=bridge", TWO, "machines.network.interface=eth7")
+    done = here.run(sys.executable, "-m", "tests.network_faults", str(folder), *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [f"{fault}: {n_commands} commands" for fault in FAULTS]
+    assert_no_trace(here, *before)
+
+
+def test_the_server_speaks_to_no_stranger(here: Namespace) -> None:
+    """Where a network of the user's belongs to the bridge, its computers have another DHCP server, or none."""
+    with new_namespace(here.folder / "theirs") as theirs:
+        here.ip("link", "add", "name", "eth7", "type", "veth", "peer", "name", "eth8", "netns", theirs.name)
+        theirs.ip("link", "set", "dev", "eth8", "up")
+        assert here.network("create", TWO, "machines.network.interface=eth7").returncode == 0
+        done = theirs.run(sys.executable, "-m", "tests.dhcp_strangers", "eth8")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "OFFER of 10.200.45.1 to 0a:06:00:00:00:01\n"
+        assert here.network("remove").returncode == 0
+        here.ip("link", "delete", "dev", "eth7")
+    assert_no_trace(here)
 
 
 def test_contradiction_touches_nothing(here):

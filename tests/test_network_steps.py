@@ -64,6 +64,17 @@ def test_interface_is_added():
     assert steps(BRIDGE, TAP, Interface(name="eth1", index=9, up=True, master="br0"), interface="eth1") == []
 
 
+def test_tap_of_the_users_is_joined_and_stays() -> None:
+    plan = plan_bridge(NetworkSpec(kind=NetworkKind.BRIDGE), 1)
+    theirs = changed(TAP, master="", up=False)
+    parts = creation(plan, {"br0": BRIDGE, "rtfleet1": theirs}, "somebody", 1000)
+    made = [step.makes for part in parts for step in part.steps if step.makes is not None]
+    assert undone(made, BRIDGE, TAP) == [
+        "ip link set dev rtfleet1 nomaster",
+        "ip link set dev rtfleet1 down",
+    ]
+
+
 @pytest.mark.parametrize(
     ("there", "settings", "key"),
     [

@@ -15,7 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from runner.data import schema
-from runner.data.parquet import write_parquet
+from runner.data.parquet import STORED, write_parquet
 from runner.data.schema import Kind
 from runner.errors import Fault, HostError, RunnerError, UsageError
 from runner.events import EndEvent, ExitType, RefusedEvent, Run, RunResult, StartEvent, Validity
@@ -56,7 +56,7 @@ def measured(folder: Path, *told: tuple[Run, RunResult]) -> dict[str, pa.Table]:
             monitor.__taskset_finish__(which, result)
     monitor.close()
     names = sorted(path.name for path in (folder / "parquet").iterdir())
-    assert names == sorted(f"{table.name}.parquet" for table in schema.TABLES)
+    assert names == sorted(f"{table.name}.parquet" for table in STORED)
     return {
         table.name: parquet.read_table(folder / "parquet" / f"{table.name}.parquet")
         for table in schema.TABLES
@@ -152,7 +152,7 @@ import resource, sys
 from pathlib import Path
 from tests.monitor_samples import *
 from runner.monitors.sqlite import SQLiteMonitor
-from runner.data.parquet import write_parquet
+from runner.data.parquet import STORED, write_parquet
 import pyarrow.parquet
 path = Path(sys.argv[1])
 jobs = tuple([job(0, idx, 1 * MS) for idx in range(20_000)])
@@ -202,7 +202,7 @@ def test_files_that_are_there_stay_whole_when_new_ones_cannot_be_written(tmp_pat
 import resource, sys
 from pathlib import Path
 from runner.errors import HostError
-from runner.data.parquet import write_parquet
+from runner.data.parquet import STORED, write_parquet
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
     write_parquet(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -24,11 +24,12 @@ from runner.paths import RunPaths
 from runner.report.__main__ import main
 from runner.report.after_run import report_after
 from runner.report.canvas import Chart
+from runner.report.disagreements import BEYOND
 from runner.report.page import Page, Section, Table
 from runner.report.reading import labels_of, read_run
 from runner.report.run_report import run_page
 from tests.cli import run_cli
-from tests.report_samples import HOSTILE_NAMES, analyse, rename, simulated
+from tests.report_samples import HOSTILE_NAMES, rename, simulated
 
 SETS = ("tasksets.utilizations=[0.6,0.8,0.9,1.0]", "tasksets.sets_per_utilization=6")
 #: All that a page is made of; nothing among them runs, fetches or sends.
@@ -99,15 +100,15 @@ def writing(run: Path) -> Iterator[sqlite3.Connection]:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without analyses."""
-    return simulated(tmp_path_factory.mktemp("plain"), *SETS, "machines.count=2")
+    return simulated(
+        tmp_path_factory.mktemp("plain"), *SETS, "machines.count=2", "monitors.sqlite.analyses=none"
+    )
 
 
 @pytest.fixture(scope="module")
-def analysed(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with them."""
-    copy = Path(shutil.copytree(plain, tmp_path_factory.mktemp("analysed") / "run"))
-    analyse(copy)
-    return copy
+    return simulated(tmp_path_factory.mktemp("analysed"), *SETS, "machines.count=2")
 
 
 @pytest.fixture
@@ -215,7 +216,6 @@ class TestPage:
 class TestDisagreements:
     def test_a_task_that_admission_refused_contradicts_nothing(self, tmp_path: Path) -> None:
         run = simulated(tmp_path, "tasksets.utilizations=[1.0]", "tasksets.policy=deadline")
-        analyse(run)
         with writing(run) as database:
             assert database.execute("SELECT DISTINCT outcome, schedulable FROM runs").fetchall() == [
                 ("rejected", 0)
@@ -230,26 +230,27 @@ class TestDisagreements:
                 "UPDATE analyses SET verdict = 'schedulable' WHERE test = 'rta' AND taskset_id = ?", (missed,)
             )
             database.execute(
-                "UPDATE analyses SET verdict = 'unschedulable' WHERE test = 'rta' AND taskset_id = ?", met[0]
+                "UPDATE analyses SET verdict = 'unschedulable', horizon_ns = 1 WHERE test = 'rta' AND taskset_id = ?",
+                met[0],
             )
             database.execute(
                 "UPDATE analysis_tasks SET wcrt_ns = 1 WHERE task_idx = 2 AND taskset_id = ?",
                 met[1],
             )
-            # Neither says anything of fixed priorities; one is not sure.
+            # Nothing is said, or of no use within what was measured.
             database.execute(
-                "UPDATE analyses SET verdict = 'unschedulable' WHERE test = 'edf_utilization' AND taskset_id = ?",
+                "UPDATE analyses SET verdict = 'unschedulable', horizon_ns = 1 << 60 WHERE test = 'qpa' AND taskset_id = ?",
                 met[2],
             )
             database.execute(
                 "UPDATE analyses SET verdict = 'unknown' WHERE test = 'rta' AND taskset_id = ?", met[3]
             )
         found = read_run(own, "own").disagreements
-        assert found.counts == {"missed": 1, "met": 1, "beyond": 1}
+        assert found.counts == {"proven, missed": 1, "must miss, met": 1, BEYOND: 1}
         assert {(one.kind, one.taskset_id) for one in found.shown} == {
-            ("missed", missed),
-            ("met", met[0][0]),
-            ("beyond", met[1][0]),
+            ("proven, missed", missed),
+            ("must miss, met", met[0][0]),
+            (BEYOND, met[1][0]),
         }
         page = harmless(report_of(own, folder=tmp_path))
         for one in found.shown:
@@ -259,7 +260,7 @@ class TestDisagreements:
     def test_guests_may_be_a_little_slower_than_theory(self, own: Path) -> None:
         with writing(own) as database:
             database.execute("UPDATE analysis_tasks SET wcrt_ns = wcrt_ns - wcrt_ns / 200")
-        assert read_run(own, "own").disagreements.counts["beyond"] > 0
+        assert read_run(own, "own").disagreements.counts[BEYOND] > 0
         with writing(own) as database:
             database.execute("UPDATE runs SET validity = 'exact'")
         assert read_run(own, "own").disagreements.counts == {}
@@ -268,8 +269,8 @@ class TestDisagreements:
         with writing(own) as database:
             database.execute("UPDATE analysis_tasks SET wcrt_ns = 1")
         found = read_run(own, "own").disagreements
-        assert len(found.shown) == 40 < found.counts["beyond"]
-        assert f"40 of {found.counts['beyond']}" in harmless(report_of(own, folder=tmp_path)).text
+        assert len(found.shown) == 40 < found.counts[BEYOND]
+        assert f"40 of {found.counts[BEYOND]}" in harmless(report_of(own, folder=tmp_path)).text
 
 
 class TestHostileNames:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from runner.data.history import reading
 from runner.errors import UsageError
 from runner.events import ExitType, JobRecord
-from runner.model import Policy, TaskSet
+from runner.model import Policy, Task, TaskSet
 from runner.report.__main__ import main
 from runner.report.schedule import Execution, Job, executions, read_schedule
 from runner.report.trace import TraceEvent, fleet_trace, set_trace, write_trace
@@ -76,8 +76,25 @@ def test_under_fixed_priorities_every_execution_follows(taskset: TaskSet) -> Non
     assert ticks(found) == reference.ran
 
 
+# A budget runs out within a job, and what its preempted neighbour used happens to fit what was left.
+THROTTLED = TaskSet(
+    (
+        Task(period_ns=None, wcet_ns=2 * SMALL_UNIT_NS),
+        Task(
+            period_ns=3 * SMALL_UNIT_NS,
+            wcet_ns=2 * SMALL_UNIT_NS,
+            n_jobs=2,
+            policy=Policy.DEADLINE,
+            workload_args={"cpu_ns": 3 * SMALL_UNIT_NS},
+        ),
+    ),
+    admission_control=False,
+)
+
+
 @settings(max_examples=120)
 @given(small_tasksets())
+@example(THROTTLED)
 def test_whatever_is_called_known_is_right(taskset: TaskSet) -> None:
     reference = WatchedSimulator(taskset)
     records, _ = reference.run()

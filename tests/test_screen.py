@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -29,8 +28,9 @@ from runner.qemu.host import QemuHost
 from runner.specs import GenodeSpec, Reach
 from tests.cli import run_cli
 from tests.fleet_samples import Sets, Tally
-from tests.genode_image import write_image
 from tests.qemu_guests import PATIENCE_S, eventually, guest_spec, process_exists
+from tests.screens import listed
+from tests.talking_image import write_talking_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,12 +43,6 @@ def sockets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SCREENDIR", str(folder))
     yield folder
     assert not list(folder.iterdir())
-
-
-def listed() -> list[str]:
-    """The names of the sessions that `screen -list` shows."""
-    done = subprocess.run(["screen", "-list"], check=False, capture_output=True, text=True, timeout=30)
-    return sorted(re.findall(r"^\t\d+\.(\S+)\t.*\(Detached\)", done.stdout, re.M))
 
 
 def has(n_sessions: int) -> bool:
@@ -240,7 +234,7 @@ def test_a_guest_answers_in_screen(tmp_path):
 @pytest.mark.guest
 def test_genodes_board_is_seen_in_screen(tmp_path):
     folder = tmp_path / "machines" / "qemu1"
-    spec = GenodeSpec(image=write_image(tmp_path / "image.elf", again=True), vcpus=1)
+    spec = GenodeSpec(image=write_talking_image(tmp_path / "image.elf"), vcpus=1)
     with ExitStack() as stack:
         stack.enter_context(ScreenSession("qemu1", folder))
         host = stack.enter_context(GenodeHost(spec, "qemu1", folder))

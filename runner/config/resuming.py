@@ -29,6 +29,9 @@ _FACTS = {
     "machines.reset": ("guest", "settings", "reset"),
 }
 
+#: Where the config has the settings of hosts that are no guests of ours.
+_SECTIONS = {"genode_pbxa9": "genode", "genode_board": "board"}
+
 Changes = dict[str, tuple[Any, Any]]
 
 
@@ -47,10 +50,13 @@ def fact_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """What differs between two manifests and decides what is measured: program, simulator, image, emulator, guest."""
     places = dict(_FACTS)
     for manifest in (before, now):
-        settings, kind = _at(manifest, ("guest", "settings")), _at(manifest, ("guest", "kind"))
+        settings = _at(manifest, ("guest", "settings"))
+        section = _SECTIONS.get(str(_at(manifest, ("guest", "host"))), "qemu")
         for name in settings if isinstance(settings, Mapping) else ():
-            if name != "reset":  # lies elsewhere in the config
-                places.setdefault(f"machines.{kind}.{name}", ("guest", "settings", name))
+            # These lie elsewhere in the config.
+            if name != "reset":
+                key = "machines.network" if name == "network" else f"machines.{section}.{name}"
+                places.setdefault(key, ("guest", "settings", name))
     pairs = {name: (_at(before, place), _at(now, place)) for name, place in places.items()}
     return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from runner.admission.capacity import Reserves
 from runner.config.generators import BoundaryConf, GrowingConf, RandomConf
+from runner.config.monitors import MONITORS
 from runner.disturbance import DisturbanceLimits
 from runner.specs import BoardSpec, Console, GenodeSpec, MachinePolicy, NetworkSpec, QemuSpec, Reset
 
@@ -49,48 +50,6 @@ class FileConf:
     unit: str = "us"
     duration: str | None = None
     lossy: bool = False
-
-
-@dataclass
-class LoggingConf:
-    """A line per attempt in the run's log."""
-
-    _target_: str = "runner.monitors.logging.LoggingMonitor"
-    level: str = "INFO"
-
-
-@dataclass
-class StdoutConf:
-    """A line per attempt on standard output."""
-
-    _target_: str = "runner.monitors.stdout.StdoutMonitor"
-
-
-@dataclass
-class ProgressConf:
-    """A progress bar."""
-
-    _target_: str = "runner.monitors.progress.ProgressMonitor"
-    interval_s: float = 5.0
-
-
-@dataclass
-class SQLiteConf:
-    """The data set."""
-
-    _target_: str = "runner.monitors.sqlite.SQLiteMonitor"
-    path: str = "${run_folder}/results.sqlite"
-    commit_interval_s: float = 0.2
-    parquet: str | None = "${run_folder}/parquet"
-    analyses: str = "cheap"
-
-
-@dataclass
-class SummaryConf:
-    """The table at the end."""
-
-    _target_: str = "runner.monitors.summary.SummaryMonitor"
-    expected: Any = "${expected}"
 
 
 @dataclass
@@ -254,14 +213,7 @@ def register_schemas() -> None:
     store.store(group="tasksets", name="base_random", node=RandomConf)
     store.store(group="tasksets", name="base_boundary", node=BoundaryConf)
     store.store(group="tasksets", name="base_growing", node=GrowingConf)
-    monitors = {
-        "logging": LoggingConf,
-        "stdout": StdoutConf,
-        "progress": ProgressConf,
-        "sqlite": SQLiteConf,
-        "summary": SummaryConf,
-    }
-    for name, schema in monitors.items():
+    for name, schema in MONITORS.items():
         store.store(group="monitors", name=f"base_{name}", node={name: schema})
     store.store(group="machines", name="base_machines", node=MachinesConf)
     store.store(group="machines/network", name="base_network", node=NetworkConf)

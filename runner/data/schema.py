@@ -1,7 +1,8 @@
 """The data's tables: names, columns and types, the same in every format that the data is written in.
 
 Times are int64 nanoseconds and end in `_ns`; what is not known is null, never a sentinel; enums are text, truth values 0 or 1.
-Read columns by their names: they are only ever added, each time with a new `SCHEMA_VERSION`.
+Read columns by their names: they are only ever added, each time with a new `SCHEMA_VERSION`. `runner.data.meanings` says what each
+of them means.
 """
 
 from __future__ import annotations
@@ -102,11 +103,9 @@ TASKSETS = Table(
         Column("n_tasks", Kind.INT, required=True),
         *_columns(Kind.REAL, "utilization_target", "utilization", "density", "utilization_max"),
         Column("hyperperiod_ns", Kind.INT),
-        # implicit, constrained or arbitrary; null where a task has no deadline.
         Column("deadline_model", Kind.ENUM),
         Column("admission_control", Kind.BOOL, required=True),
         Column("stop_ns", Kind.INT),
-        # done (there is a valid run), bad (given up), unrepeatable (two valid runs should be equal, and are not); null before.
         Column("state", Kind.ENUM),
     ),
     key=("taskset_id",),
@@ -137,9 +136,7 @@ TASKS = Table(
 FACTS = (
     *_columns(Kind.ENUM, "arch", "accel"),
     Column("icount_shift", Kind.INT),
-    # Instructions per microsecond of guest time; null where the host's clock rules.
     Column("cpu_mips", Kind.REAL),
-    # What each set starts from: taskset (the snapshot, restored), machine (what the sets before it left).
     Column("reset", Kind.ENUM),
     Column("vcpus", Kind.INT),
     *_columns(Kind.ENUM, "host_id", "kernel_release", "preempt_model", "guest_image_sha256", "qemu_version"),
@@ -151,9 +148,7 @@ RUNS = Table(
         Column("run_id", Kind.TEXT, required=True),
         Column("taskset_id", Kind.TEXT, required=True),
         Column("machine", Kind.ENUM, required=True),
-        # Which of the measurements that `repeat` asks for, at which try, as the how manieth set on its guest.
         *_columns(Kind.INT, "repetition", "attempt", "position", required=True),
-        # What the machine had to do before, its last attempt having failed; null: nothing.
         Column("recovery", Kind.ENUM),
         *_columns(Kind.ENUM, "outcome", "scheduler", "overrun_policy", required=True),
         *FACTS,
@@ -161,16 +156,12 @@ RUNS = Table(
         *_columns(Kind.INT, "t0_guest_ns", "end_ns"),
         Column("started_utc", Kind.TEXT, required=True),
         Column("wall_s", Kind.REAL, required=True),
-        # The labels: null unless the outcome is completed, timeout or rejected.
         *_columns(Kind.INT, "n_jobs", "n_missed"),
         Column("schedulable", Kind.BOOL),
         Column("error", Kind.TEXT),
-        # What decides the measurement (null where nothing does), and what came of it: equal identities, equal tables.
         *_columns(Kind.TEXT, "identity", "table_sha256"),
-        # exact, undisturbed, disturbed or computed; and what the host did where its clock ruled.
         Column("validity", Kind.ENUM),
         *_columns(Kind.INT, "steal_ns", "sched_delay_ns", "clock_drift_ns"),
-        # Run and file that the result was taken from; null if it was measured.
         Column("reused_from", Kind.TEXT),
     ),
     key=("run_id",),
@@ -199,7 +190,6 @@ EVENTS = Table(
         Column("run_id", Kind.TEXT, required=True),
         Column("seq", Kind.INT, required=True),
         Column("t_ns", Kind.INT),
-        # start (value: start instant on the guest's clock), refused (value: errno), task_done, end (value: 1 if stopped).
         Column("kind", Kind.ENUM, required=True),
         *_columns(Kind.INT, "task_idx", "value"),
     ),
@@ -212,11 +202,8 @@ SUBMISSIONS = Table(
     name="submissions",
     columns=(
         Column("submission", Kind.INT, required=True),
-        # The class that yields its task sets.
         Column("source", Kind.TEXT, required=True),
-        # How often each of its sets is measured.
         Column("repeat", Kind.INT, required=True),
-        # How many sets it has; null while that is not known.
         Column("n_total", Kind.INT),
     ),
     key=("submission",),
@@ -226,15 +213,11 @@ SUBMISSIONS = Table(
 LEDGER = Table(
     name="ledger",
     columns=(
-        # The set's place: which submission, and the how manieth of its source, from 0. Equal sets may stand at several places.
         *_columns(Kind.INT, "submission", "set_idx", "repetition", required=True),
         Column("taskset_id", Kind.TEXT, required=True),
-        # pending, done (`run_id` is its valid run) or bad (the whole set was given up).
         Column("state", Kind.ENUM, required=True),
-        # Tries that came to nothing, other than by the operator's will.
         Column("n_failed", Kind.INT, required=True),
         Column("run_id", Kind.TEXT),
-        # Why the last try failed.
         Column("error", Kind.TEXT),
     ),
     key=("submission", "set_idx", "repetition"),
@@ -245,21 +228,15 @@ LEDGER = Table(
 INCIDENTS = Table(
     name="incidents",
     columns=(
-        # In the order in which they were told.
         Column("seq", Kind.INT, required=True),
         Column("utc", Kind.TEXT, required=True),
         Column("machine", Kind.ENUM, required=True),
-        # Whose doing it was: taskset, guest or host.
         Column("fault", Kind.ENUM, required=True),
         Column("what", Kind.TEXT, required=True),
-        # What the machine did next, to be of use again.
         Column("recovery", Kind.ENUM),
-        # For how long the machine was put aside.
         Column("aside_s", Kind.REAL),
-        # Of the attempt that it ended; null where no task set ran.
         Column("taskset_id", Kind.TEXT),
         *_columns(Kind.INT, "submission", "set_idx", "repetition", "attempt"),
-        # Folder with what was kept, relative to the run folder.
         Column("evidence", Kind.TEXT),
     ),
     key=("seq",),
@@ -272,12 +249,9 @@ ANALYSES = Table(
         Column("taskset_id", Kind.TEXT, required=True),
         Column("test", Kind.ENUM, required=True),
         Column("n_cpus", Kind.INT, required=True),
-        # schedulable, unschedulable or unknown; and what the test can prove of this set: exact, sufficient or necessary.
         *_columns(Kind.ENUM, "verdict", "exactness", required=True),
-        # How far the set is from the test's bound, positive inside; null where the test has no such number.
         Column("margin", Kind.REAL),
         Column("wall_us", Kind.REAL, required=True),
-        # unschedulable only: by then a run misses whose tasks go on releasing jobs that long; null where that is not known.
         Column("horizon_ns", Kind.INT),
     ),
     key=("taskset_id", "test", "n_cpus"),
@@ -291,7 +265,6 @@ ANALYSIS_TASKS = Table(
         Column("taskset_id", Kind.TEXT, required=True),
         Column("test", Kind.ENUM, required=True),
         *_columns(Kind.INT, "n_cpus", "task_idx", required=True),
-        # The worst response, or a bound on it; null where there is none.
         Column("wcrt_ns", Kind.INT),
     ),
     key=("taskset_id", "test", "n_cpus", "task_idx"),

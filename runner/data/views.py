@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from runner.data.features import VIEW as FEATURES_VIEW
+
 VIEWS = (
+    FEATURES_VIEW,
     """CREATE VIEW responses AS
 -- One row per task and valid run: the worst response time of its finished jobs, and its ratio to the deadline.
 SELECT runs.run_id, taskset_id, tasksets.name AS taskset, utilization, task_idx, tasks.name AS task,

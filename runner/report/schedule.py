@@ -193,7 +193,8 @@ def executions(jobs: Sequence[Job], *, switch_ns: int = 0) -> list[Execution]:
     On one CPU whoever started last runs: it has preempted the others, and they go on when it has finished. So it is under fixed
     priorities and under EDF, but not where turns are taken (SCHED_RR), budgets run out (SCHED_DEADLINE) or jobs migrate. Whether it
     was so is checked against the CPU time that each job used: where the two differ by more than `switch_ns` for each of the job's
-    executions, its whole span from start to finish is given instead, as not known.
+    executions, its whole span from start to finish is given instead, as not known; and so is that of whoever it preempted, since what
+    was left to them is not known either.
 
     Guarantees: known executions of one CPU do not overlap.
 
@@ -240,10 +241,14 @@ def _on_one_cpu(cpu: int, jobs: Iterable[Job], switch_ns: int) -> list[Execution
         active.append(job)
     run_until(1 << 62)
     found = []
-    for job, own in spans.items():
+    # When the last job seen began that is not known; later ones come first.
+    unknown_ns: int | None = None
+    for job, own in reversed(spans.items()):
         ran_ns = sum(end - start for start, end in own)
-        if job.exec_ns is None or abs(ran_ns - job.exec_ns) > switch_ns * len(own):
+        differs = job.exec_ns is None or abs(ran_ns - job.exec_ns) > switch_ns * len(own)
+        if differs or (unknown_ns is not None and unknown_ns < (job.finish_ns or 0)):
             found.append(_whole(job))
+            unknown_ns = job.start_ns
         else:
             found += [Execution(job.task_idx, job.job_idx, cpu, start, end, known=True) for start, end in own]
     return found

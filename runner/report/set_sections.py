@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -170,7 +171,7 @@ def disagreements_section(runs: Sequence[RunData]) -> Section:
         (
             one.name,
             one.what,
-            ", ".join(name_of_test(test) for test in one.tests.split(",")),
+            ", ".join(name_of_test(test) for test in re.split(r"[,+]", one.tests)),
             _set_command(run, one.taskset_id),
             _number(one.utilization),
         )

@@ -25,8 +25,8 @@ _SSH_PORT = 22
 def guests(plan: RunPlan) -> dict[str, Any] | None:
     """The facts, for `manifest.json`; None where sessions need no host.
 
-    `kind` is the section of the config that `settings` are of. `addresses` are those of task loader or SSH server, of machine 1
-    first; where ports are taken as they are free there are none, and each machine's log tells its own.
+    `host` is the config's word for their kind, `settings` are its section for that. `addresses` are those of task loader or SSH
+    server, of machine 1 first; where ports are taken as they are free there are none, and each machine's log tells its own.
 
     Raises:
         HostError: the image that the plan names is not there.
@@ -54,7 +54,7 @@ def _qemu(spec: QemuSpec, reset: Reset, limit: int) -> dict[str, Any]:
     image = GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
     port, forwarded = (PORT, spec.genode_port) if spec.serves_genode else (_SSH_PORT, spec.ssh_port)
     return {
-        "kind": "qemu",
+        "host": "qemu",
         "settings": _settings(spec, reset),
         "image_sha256": image.digest,
         "kernel_release": image.kernel_release,
@@ -72,7 +72,7 @@ def _genode(spec: GenodeSpec, reset: Reset, limit: int) -> dict[str, Any]:
             exc, "the Genode image cannot be read", where="machines.genode.image"
         ) from exc
     return {
-        "kind": "genode",
+        "host": "genode_pbxa9",
         "settings": _settings(spec, reset),
         "image_sha256": digest,
         "qemu": _version(spec.qemu_binary),
@@ -82,15 +82,25 @@ def _genode(spec: GenodeSpec, reset: Reset, limit: int) -> dict[str, Any]:
 
 def _boards(spec: BoardSpec, reset: Reset) -> dict[str, Any]:
     return {
-        "kind": "board",
+        "host": "genode_board",
         "settings": _settings(spec, reset),
         "addresses": [_with_port(*parse_address(text)) for text in spec.addresses],
     }
 
 
 def _settings(spec: QemuSpec | GenodeSpec | BoardSpec, reset: Reset) -> dict[str, Any]:
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(spec).items()}
-    return {**settings, "reset": reset.value}
+    return {**{key: _plain(value) for key, value in asdict(spec).items()}, "reset": reset.value}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever specs hold
+    """As JSON gives it back: a resumed run compares."""
+    match value:
+        case Path():
+            return str(value)
+        case tuple():
+            return list(value)
+        case _:
+            return value
 
 
 def _version(binary: str) -> str | None:

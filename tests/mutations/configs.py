@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 
 from runner.assembly import check
+from runner.config import monitors as config_monitors
 from runner.config import schemas as config_schemas
 from runner.config.composer import ConfigComposer, ConfigPlaces, folder_of, record_of, secrets_in
 from runner.config.errors import explained, is_config_error
@@ -135,9 +136,9 @@ _KEYS = tuple(
         ("machines.qemu", config_schemas.QemuConf),
         ("machines.policy", config_schemas.PolicyConf),
         ("machines.disturbance", config_schemas.DisturbanceConf),
-        ("monitors.sqlite", config_schemas.SQLiteConf),
-        ("monitors.progress", config_schemas.ProgressConf),
-        ("monitors.logging", config_schemas.LoggingConf),
+        ("monitors.sqlite", config_monitors.SQLiteConf),
+        ("monitors.progress", config_monitors.ProgressConf),
+        ("monitors.logging", config_monitors.LoggingConf),
     )
     for field in fields(schema)
     if field.name not in ("_target_", "session", "qemu", "policy", "disturbance")

@@ -1,0 +1,237 @@
+"""What each column of the data means: the words of the data dictionary. `|` divides the meaning from when the column is null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_TASKSET = "the set that it is about"
+_TASK = "index of the task in its set, from 0"
+_NOT_ALL = "a task has no WCET or no period"
+_UNLABELLED = "no valid, undisturbed run, or the set does not repeat"
+_UNRUN = f"{_UNLABELLED}, or the kernel refused a task in every run"
+_NO_FINISH = "the job did not finish by itself"
+
+#: Table -> what one row is.
+TABLES: Mapping[str, str] = MappingProxyType(
+    {
+        "tasksets": "One row per task set, however often it is measured.",
+        "tasks": "One row per task of a set.",
+        "runs": "One row per attempt at a task set, also those that came to nothing.",
+        "jobs": "One row per job of a valid attempt.",
+        "events": "One row per message of a valid attempt that is not a job.",
+        "submissions": "One row per source of task sets that was handed in.",
+        "ledger": "One row per measurement that was handed out: what has become of it.",
+        "incidents": "One row per failure of a machine or an attempt.",
+        "analyses": "One row per set and schedulability test: what theory says; test `simulation`: what an ideal processor does.",
+        "analysis_tasks": "One row per task and test that bounds response times.",
+        "features": "One row per task set and scheduler, for learning; `label_`: labels, `valid_`: validity, `group_`: groups.",
+    }
+)
+
+#: Table -> column -> meaning.
+COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "tasksets": {
+            "taskset_id": "digest of what the set is made of: equal sets have equal ids, in every run",
+            "name": "as its source called it",
+            "generator": "what made it",
+            "generator_params_json": "the generator's parameters, as JSON",
+            "seed": "of the generator | there is none, or it is beyond 64 bits (then among the parameters)",
+            "n_tasks": "tasks in the set",
+            "utilization_target": "the sum of C/T that was asked for | nobody asked for one",
+            "utilization": "the sum of C/T that it has, after rounding | a task has no WCET or no period",
+            "density": "the sum of C/min(D, T) | a task has no WCET, or neither deadline nor period",
+            "utilization_max": "the largest C/T of a task | as `utilization`",
+            "hyperperiod_ns": "least common multiple of the periods | a task has no period, or it is too large",
+            "deadline_model": "implicit (D = T), constrained (D ≤ T) or arbitrary | a task has no deadline or period",
+            "admission_control": "whether the kernel's admission test for SCHED_DEADLINE is on",
+            "stop_ns": "when the set is ended, jobs or no jobs | it ends by itself",
+            "state": "done (has a valid run), bad (given up) or unrepeatable (two runs should be equal, and are not) | neither yet",
+        },
+        "tasks": {
+            "taskset_id": _TASKSET,
+            "task_idx": _TASK,
+            "name": "as its source called it",
+            "wcet_ns": "C, worst-case execution time | not known",
+            "period_ns": "T | the task runs once",
+            "deadline_ns": "D, relative to the release; an implicit one shows the period | there is none",
+            "offset_ns": "O, the first release after the start instant",
+            "priority_rank": "0 is the most urgent; says nothing under `deadline`",
+            "n_jobs": "jobs to release",
+            "policy": "fifo, rr, deadline or other: the kernel's scheduling class",
+            "cpu_affinity": "CPUs that it may run on, as JSON; empty: all",
+            "workload": "what a job does",
+            "workload_args_json": "its arguments, as JSON",
+            "mem_limit_bytes": "memory that a job may have | no limit",
+            "kill_after_start_ns": "a job is killed that long after its start | never",
+            "dl_runtime_ns": "SCHED_DEADLINE's budget | another policy",
+            "dl_deadline_ns": "SCHED_DEADLINE's deadline | another policy",
+            "dl_period_ns": "SCHED_DEADLINE's period | another policy",
+            "jitter_ns": "J: a job arrives up to that long after its release",
+        },
+        "runs": {
+            "run_id": "with an identity the same wherever that is measured; an attempt that is not valid has its number appended",
+            "taskset_id": _TASKSET,
+            "machine": "name of the machine",
+            "repetition": "which of the measurements that `repeat` asks for, from 1",
+            "attempt": "at which try, from 1",
+            "position": "as the how manieth set on its guest, from 1",
+            "recovery": "what the machine had to do before, its last attempt having failed | nothing",
+            "outcome": "valid: completed, timeout, rejected; nothing about the set: aborted, guest_crash, infra_error, disturbed",
+            "scheduler": "the policies of its tasks, joined by +",
+            "overrun_policy": "what becomes of a job that is late",
+            "arch": "the guest's architecture | there is no guest",
+            "accel": "how the guest's processor is executed | there is no guest",
+            "icount_shift": "2^shift ns per instruction | another clock",
+            "cpu_mips": "instructions per microsecond of guest time | the host's clock rules, or there is no guest",
+            "reset": "what each set starts from: taskset (the snapshot), machine (what sets before it left) | no guest",
+            "vcpus": "virtual CPUs | there is no guest",
+            "host_id": "the computer | not known",
+            "kernel_release": "the guest's kernel | not known",
+            "preempt_model": "the guest kernel's preemption | not known",
+            "guest_image_sha256": "digest of the guest image | there is no guest",
+            "qemu_version": "of the emulator | there is none",
+            "facts_json": "what else the host says of itself, as JSON",
+            "t0_guest_ns": "the start instant on the guest's clock; all times of jobs count from it | it never came",
+            "end_ns": "when the set was over, after the start instant | not known",
+            "started_utc": "when the attempt began, ISO 8601, UTC",
+            "wall_s": "real time from request to end",
+            "n_jobs": "label: jobs that were reported | the outcome is not valid",
+            "n_missed": "label: jobs known to have missed their deadline | the outcome is not valid",
+            "schedulable": "label: no job missed, each ran to its end; no proof | not valid, or a failed job leaves it open",
+            "error": "what failed | nothing",
+            "identity": "digest of what decides the measurement | nothing decides it: it would not repeat",
+            "table_sha256": "digest of the job table; equal identities have equal ones | the outcome is not valid",
+            "validity": "exact, undisturbed, disturbed or computed | nobody judged it",
+            "steal_ns": "CPU time that a hypervisor below took | not known, or the host's clock does not rule",
+            "sched_delay_ns": "how long QEMU's threads waited for a CPU | as `steal_ns`",
+            "clock_drift_ns": "by how much the guest's clock ran ahead | as `steal_ns`",
+            "reused_from": "run and file that the result was taken from | it was measured",
+        },
+        "jobs": {
+            "run_id": "the attempt that it belongs to",
+            "task_idx": _TASK,
+            "job_idx": "index of the release, from 0",
+            "release_ns": "nominal release, O + kT | not known",
+            "start_ns": "when it first ran | it never did",
+            "finish_ns": "when it finished or was killed | it did neither",
+            "deadline_abs_ns": "release + D | there is no deadline",
+            "exec_ns": "CPU time that it used | not known",
+            "response_ns": f"R = finish - release | {_NO_FINISH}",
+            "start_latency_ns": "start - release | it never ran",
+            "lateness_ns": f"finish - deadline, negative when early | {_NO_FINISH}, or has no deadline",
+            "tardiness_ns": f"max(0, lateness) | {_NO_FINISH}, or has no deadline",
+            "missed": "whether it missed its deadline | censored: killed before it, refused, failed; or no deadline",
+            "exit_type": "how it ended",
+            "exit_code": "what the workload returned, 128 + signal | nothing",
+            "preemptions": "involuntary context switches | not counted",
+            "migrations": "changes of CPU between start and finish | not counted",
+            "cpu_first": "CPU at the start | not known",
+            "cpu_last": "CPU at the end | not known",
+        },
+        "events": {
+            "run_id": "the attempt that it belongs to",
+            "seq": "order, from 0",
+            "t_ns": "when, after the start instant | before it",
+            "kind": "start, refused, task_done or end",
+            "task_idx": f"{_TASK} | about the whole set",
+            "value": "start: the start instant on the guest's clock; refused: errno; end: 1 if stopped | otherwise",
+        },
+        "submissions": {
+            "submission": "number, from 1",
+            "source": "the class that yields its sets",
+            "repeat": "how often each set is measured",
+            "n_total": "how many sets it has | not known",
+        },
+        "ledger": {
+            "submission": "which submission",
+            "set_idx": "the how manieth set of its source, from 0; equal sets may stand at several places",
+            "repetition": "which of its measurements, from 1",
+            "taskset_id": _TASKSET,
+            "state": "pending, done (`run_id` is its valid run) or bad (the whole set was given up)",
+            "n_failed": "tries that came to nothing, other than by the operator's will",
+            "run_id": "its valid run | not done",
+            "error": "why the last try failed | it did not",
+        },
+        "incidents": {
+            "seq": "in the order in which they were told",
+            "utc": "when, ISO 8601, UTC",
+            "machine": "name of the machine",
+            "fault": "whose doing it was: taskset, guest or host",
+            "what": "what happened",
+            "recovery": "what the machine did next, to be of use again | nothing",
+            "aside_s": "for how long the machine was put aside | it was not",
+            "taskset_id": f"{_TASKSET} | none ran",
+            "submission": "of the attempt that it ended | none ran",
+            "set_idx": "of that attempt | none ran",
+            "repetition": "of that attempt | none ran",
+            "attempt": "of that attempt | none ran",
+            "evidence": "folder with what was kept, relative to the run folder | nothing was",
+        },
+        "analyses": {
+            "taskset_id": _TASKSET,
+            "test": "ll, hb, rta, edf_utilization, pdc, qpa, edf_rta, gfb, bcl, or simulation",
+            "n_cpus": "processors that the set was judged for",
+            "verdict": "schedulable, unschedulable or unknown",
+            "exactness": "what the test can prove of this set: exact, sufficient or necessary",
+            "margin": "how far the set is from the test's bound, positive inside | the test has no such number",
+            "wall_us": "real time that the test took",
+            "horizon_ns": "by then a run misses whose tasks go on releasing jobs | not unschedulable, or not known",
+        },
+        "analysis_tasks": {
+            "taskset_id": _TASKSET,
+            "test": "as in `analyses`",
+            "n_cpus": "as in `analyses`",
+            "task_idx": _TASK,
+            "wcrt_ns": "worst-case response time, or a bound on it | there is none",
+        },
+        "features": {
+            "taskset_id": "the set; its tasks and more about it are in the other tables",
+            "scheduler": "the policies of its tasks, joined by +",
+            "n_tasks": "tasks in the set",
+            "utilization": f"the sum of C/T | {_NOT_ALL}",
+            "density": "the sum of C/min(D, T) | as in `tasksets`",
+            "utilization_max": f"the largest C/T | {_NOT_ALL}",
+            "utilization_min": f"the smallest C/T | {_NOT_ALL}",
+            **{
+                f"utilization_rank_{rank}": "C/T of the task of that rank, 0 the most urgent (ties: the shorter period) | the set is"
+                " smaller, or the task has no WCET or no period"
+                for rank in range(10)
+            },
+            "utilization_rest": "the sum of C/T of the tasks behind those | there are none",
+            "period_min_ns": "the shortest period | a task has none",
+            "period_max_ns": "the longest period | a task has none",
+            "period_ratio": "shortest period over longest | a task has none",
+            "deadline_ratio_min": "the least D/T | a task has no deadline or no period",
+            "harmonicity": "share of neighbours by period where the longer is a multiple of the shorter | a task has no period",
+            "hyperperiod_ns": "as in `tasksets` | as in `tasksets`",
+            "offset_max_ns": "the largest offset",
+            "jitter_max_ns": "the largest release jitter",
+            "deadline_model": "as in `tasksets` | as in `tasksets`",
+            "overrun_policy": "what becomes of a job that is late | no attempt yet",
+            "vcpus": "virtual CPUs of the guest | there is none, or no attempt yet",
+            **{
+                f"margin_{test}": f"how far inside the bound of `{test}` the set is | the test has no such number, or was not made"
+                for test in ("ll", "hb", "rta", "edf_utilization", "qpa", "edf_rta", "gfb", "bcl")
+            },
+            **{
+                f"verdict_{test}": f"what `{test}` says: schedulable, unschedulable or unknown | it was not made"
+                for test in ("rta", "qpa", "gfb", "bcl")
+            },
+            "label_schedulable": f"no job missed in any run, and each ran to its end | {_UNLABELLED}, or a failed job leaves it open",
+            "label_rejected": f"whether the kernel refused a task in a run | {_UNLABELLED}",
+            "label_n_jobs": f"jobs, over all runs | {_UNRUN}",
+            "label_n_missed": f"jobs that missed, over all runs | {_UNRUN}",
+            "label_miss_ratio": f"their ratio | {_UNRUN}, or no job was reported",
+            "label_response_over_deadline": f"the largest R/D of a finished job | {_UNRUN}, or no job finished",
+            "label_tardiness_max_ns": f"the largest tardiness of a finished job | {_UNRUN}, or no job finished",
+            "valid_n_runs": "valid, undisturbed runs: what the labels come from",
+            "valid_n_disturbed": "runs that the host disturbed: not in the labels",
+            "valid_n_failed": "attempts that the infrastructure failed in, or the operator ended: not in the labels",
+            "valid_state": "done, bad or unrepeatable | neither yet",
+            "group_point": "generator, its parameters and the utilization asked for: sets of one distribution",
+            "group_lineage": "the least id of all sets linked by a shared task or the same random numbers; must not be divided",
+        },
+    }
+)
