@@ -147,11 +147,12 @@ def _kind(plan: RunPlan) -> MachineKind:
             raise _no_session(type(session))
         return session
 
-    if plan.genode is not None:
-        return genode(plan.genode, open_session, policy=plan.policy, reset=plan.reset)
     if plan.boards is not None:
         return boards(plan.boards, open_session, policy=plan.policy, reset=plan.reset)
-    if plan.qemu is None:
+    if plan.genode is not None:
+        kind = genode(plan.genode, open_session, policy=plan.policy, reset=plan.reset)
+    elif plan.qemu is not None:
+        kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+    else:
         return without_host(open_session, policy=plan.policy, ideal=_is_ideal(made_by))
-    kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
     return with_screens(kind) if plan.console is Console.SCREEN else kind

@@ -40,14 +40,18 @@ class GenodeContract(SessionContract):
     def test_offsets_are_absolute(
         self, session: AbstractSession, about: Callable[[int | None, int], bool]
     ) -> None:
-        """The zero is the host's own, so they are seen beside that of the first task."""
-        transcript = run(
-            session, TaskSet(tuple(periodic(2, 50, 0, 2, offset_ns=ms * MS) for ms in (0, 30, 10)))
-        )
-        zero_ns = known(transcript.of(0)[0].start_ns)
-        for idx, offset_ms in enumerate((0, 30, 10)):
-            for job, start_ms in zip(transcript.of(idx), (offset_ms, offset_ms + 50), strict=True):
-                assert about(known(job.start_ns) - zero_ns, start_ms * MS)
+        """In any order of the tasks. The zero is the host's own, so they are seen beside the first one to be released."""
+        for offsets_ms in ((0, 30, 10), (40, 10, 25, 10), (33, 11, 0)):
+            transcript = run(
+                session, TaskSet(tuple(periodic(2, 60, 0, 2, offset_ns=ms * MS) for ms in offsets_ms))
+            )
+            earliest = offsets_ms.index(min(offsets_ms))
+            zero_ns = known(transcript.of(earliest)[0].start_ns) - min(offsets_ms) * MS
+            for idx, offset_ms in enumerate(offsets_ms):
+                # Of those that are released together, the second one waits for the first.
+                start_ms = offset_ms + 2 * offsets_ms[:idx].count(offset_ms)
+                for job, ideal_ms in zip(transcript.of(idx), (start_ms, start_ms + 60), strict=True):
+                    assert about(known(job.start_ns) - zero_ns, ideal_ms * MS), offsets_ms
 
     def test_a_one_shot_task_runs_once(self, session: AbstractSession) -> None:
         transcript = run(session, TaskSet((one_shot(3, offset_ns=20 * MS), periodic(2, 30, 1, 3))))

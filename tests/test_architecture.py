@@ -43,7 +43,7 @@ RANKS = (
     " qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"
     " qemu.settings qemu.shared_memory qemu.snapshot qemu.stem qemu.tap sessions sessions.base"
-    " sessions.bounded_socket faults.evidence monitors monitors.base monitors.channel monitors.digest"
+    " sessions.bounded_socket sessions.genode_line faults.evidence monitors monitors.base monitors.channel monitors.digest"
     " monitors.dispatcher monitors.listener data.rows data.database data.ideal data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet data.reading data.batch"
     " monitors.batching queue.retries"
@@ -56,9 +56,9 @@ RANKS = (
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
     "machines.roster distributor",
-    "operator.terminal run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements why"
-    " why.page why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run report.canvas"
-    " report.disagreements report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
+    "operator.terminal run_folder.guests run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements"
+    " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
+    " report.canvas report.disagreements report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
     " report.reading report.responses report.run_report report.schedule report.set_charts report.set_report"
     " report.set_sections report.statistics report.trace report.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
@@ -137,7 +137,6 @@ LONG = {
     "runner.qemu.host": "one guest's life, whatever it starts from",
     "runner.qemu.emulator": "one process, one monitor, and what becomes of them, under one lock",
     "runner.distributor": "every method works under the one lock",
-    "runner.sessions.genode": "one conversation, from connecting to hanging up",
     "runner.sessions.ssh": "the home of Fabric and paramiko",
 }
 FUNCTION_LINES = 50

@@ -25,6 +25,8 @@ COUNTS = {
     "hello": 1000,
     "lines": 2000,
     "requests": 50,
+    "genode": 1500,
+    "genode_requests": 50,
     "qmp": 200,
     "ssh": 8,
     "databases": 100,

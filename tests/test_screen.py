@@ -23,12 +23,14 @@ from runner.errors import HostError, UsageError
 from runner.operator.attachment import attach
 from runner.operator.screen import ScreenSession, check_screen
 from runner.qemu.console_link import read_link, write_link
+from runner.qemu.genode_host import GenodeHost
 from runner.qemu.host import QemuHost
-from runner.specs import Reach
+from runner.specs import GenodeSpec, Reach
 from tests.cli import run_cli
 from tests.fleet_samples import Sets, Tally
 from tests.qemu_guests import PATIENCE_S, eventually, guest_spec, process_exists
 from tests.screens import listed
+from tests.talking_image import write_talking_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -207,9 +209,10 @@ def test_without_screen_it_is_refused(tmp_path, monkeypatch):
 
 
 def test_machines_without_a_console_have_none_in_screen(tmp_path):
-    done = run_cli(tmp_path, "machines=simulation", "machines.console=screen")
-    assert done.returncode == 2
-    assert "machines.console" in done.stderr
+    for machines in (["machines=simulation"], ["machines=genode_board", "machines.board.addresses=[board1]"]):
+        done = run_cli(tmp_path, *machines, "machines.limit=1", "machines.console=screen")
+        assert done.returncode == 2
+        assert "machines.console" in done.stderr
 
 
 @pytest.mark.guest
@@ -225,6 +228,19 @@ def test_a_guest_answers_in_screen(tmp_path):
         shown("qemu1", tmp_path, "/ #")
         ask("qemu1", "stuff", "expr 40 + 2\r")
         shown("qemu1", tmp_path, "\n42")
+    assert listed() == []
+
+
+@pytest.mark.guest
+def test_genodes_board_is_seen_in_screen(tmp_path):
+    folder = tmp_path / "machines" / "qemu1"
+    spec = GenodeSpec(image=write_talking_image(tmp_path / "image.elf"), vcpus=1)
+    with ExitStack() as stack:
+        stack.enter_context(ScreenSession("qemu1", folder))
+        host = stack.enter_context(GenodeHost(spec, "qemu1", folder))
+        host.start(Deadline.after(PATIENCE_S))
+        host.resume()
+        shown("qemu1", tmp_path, "OK")
     assert listed() == []
 
 

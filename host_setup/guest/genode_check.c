@@ -36,6 +36,11 @@ static void take_text(void)
                (long long)tasks.tasks[i].id, task->workload.kind, (long long)task->policy,
                (long long)task->priority, (long long)task->offset_ns, (unsigned long long)task->cpus,
                (long long)task->mem_limit_bytes);
+        printf("jobs %lld period_ns=%lld kill_ns=%lld number=%lld\n", (long long)task->n_jobs,
+               (long long)task->period_ns, (long long)task->kill_after_start_ns,
+               (long long)task->workload.number);
+        for (int k = 0; k < tasks.tasks[i].n_arguments; k++)
+            printf("argument %s\n", tasks.tasks[i].arguments[k]);
     }
 }
 

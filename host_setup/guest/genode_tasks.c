@@ -41,7 +41,7 @@ bool genode_name_is_good(const char *name)
     size_t length = strlen(name);
 
     return length >= 1 && length <= GENODE_MAX_NAME && name[0] != '.' &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == length;
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-") == length;
 }
 
 /* `100M`: bytes, with one of K, M, G. */

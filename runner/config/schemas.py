@@ -152,7 +152,7 @@ class MachinesConf:
         limit: What the control file cannot go beyond.
         host: `qemu`, `genode_pbxa9`, `genode_board`, or `none` where the session needs no guest.
         session: `_target_` names the session's class; it is called with the host, if there is one, and these arguments.
-        console: `pty`, or `screen`: each machine's console also in a detached screen session that has its name.
+        console: `pty`, or `screen`: the console of each QEMU machine also in a detached screen session that has its name.
         qemu: For `host: qemu`; `genode` and `board` are for the others.
         reset: `taskset` or `machine`: when a guest goes back to its booted snapshot.
         policy: How patient they are.

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from runner.errors import TaskSetError
 from runner.genode.framing import MAX_BINARY_BYTES, NAME_BYTES
-from runner.model import OverrunPolicy, Policy, Task, TaskSet
+from runner.model import WORKLOADS, OverrunPolicy, Policy, Task, TaskSet
 from runner.text.excerpt import excerpt
 from runner.units import NS_PER_MS
 
@@ -21,8 +21,10 @@ EDF = 128
 _CAPS = 235
 _DEFAULT_QUOTA = "100M"
 _MAX_NUMBER = (1 << 31) - 1
-_NAME = re.compile(rf"[A-Za-z0-9._+-]{{1,{NAME_BYTES - 1}}}")
-_PLAIN = re.compile(r"[\t -~]*")
+# No dot in front: a host that keeps programs in files takes none that are hidden, or lead elsewhere.
+_NAME = re.compile(rf"[A-Za-z0-9_+-][A-Za-z0-9._+-]{{0,{NAME_BYTES - 2}}}")
+# Blanks around a value are not kept by every reader of XML.
+_PLAIN = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _config(task: Task) -> str:
             _refuse(
                 task,
                 "workload_args.argv",
-                f"has {excerpt(word)}, which is no plain ASCII",
+                f"has {excerpt(word)}, which is no plain ASCII without blanks around it",
                 "write it otherwise",
             )
     return "".join(f"<arg{number}>{escape(word)}</arg{number}>" for number, word in enumerate(words, start=1))
@@ -186,8 +188,15 @@ def _package(task: Task) -> str:
         _refuse(
             task,
             "workload_args.path",
-            f"ends with {excerpt(name)}; a Genode host takes names of 1…{NAME_BYTES - 1} letters, digits and ._+-",
+            f"ends with {excerpt(name)}; a Genode host takes names of 1…{NAME_BYTES - 1} letters, digits and ._+-, no dot first",
             "rename the file",
+        )
+    if name in WORKLOADS:
+        _refuse(
+            task,
+            "workload_args.path",
+            f"ends with {name}, which is the name of a workload, and a Genode host knows programs by their names alone",
+            f"rename the file, or use the workload {name}",
         )
     return name
 

@@ -267,11 +267,11 @@ class Stations:
             self._forget(station)
             raise
         if station.host is not None:
-            facts = station.host.facts
+            facts, at = station.host.facts, station.session.where
             # With a guest per task set the log would be full of it.
             often = self._kind.reset is Reset.TASKSET and self._n_opened > 0
             level = logging.DEBUG if often else logging.INFO
-            self._log.log(level, "%s is up (%s, %.2f s)", self._name, facts.boot.value, facts.start_s)
+            self._log.log(level, "%s is up%s (%s, %.2f s)", self._name, at, facts.boot.value, facts.start_s)
         self._n_opened += 1
         return station
 

@@ -267,6 +267,7 @@ def _boot(hardware: Hardware, start: KernelBoot | SnapshotRestore) -> list[str]:
         *((f"rtfleet.dhcp_retry_s={_DHCP_RETRY_S[spec.clock]}",) if spec.bridged else ()),
         *((f"rtfleet.genode={GENODE_PORT}",) if spec.serves_genode else ()),
         *hardware.arch.kernel_args,
+        *(hardware.arch.host_clock_args if spec.clock is Clock.HOST else ()),
         *start.kernel_args,
     )
     return ["-kernel", str(start.kernel), "-initrd", str(start.initrd), "-append", " ".join(kernel_args)]

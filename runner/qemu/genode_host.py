@@ -62,6 +62,7 @@ class GenodeHost(AbstractHost):
         self._phase = HostPhase.NEW
         self._emulator: Emulator | None = None
         self._facts: HostFacts | None = None
+        self._image_digest = ""
         self._address: tuple[str, int] | None = None
 
     @property
@@ -135,7 +136,7 @@ class GenodeHost(AbstractHost):
             vcpus=self._spec.vcpus,
             memory_mib=self._spec.memory_mib,
             qemu_version=emulator.version,
-            image_digest=hashlib.sha256(self._spec.image.read_bytes()).hexdigest(),
+            image_digest=self._image_digest,
             kernel_release="genode",
             boot=BootKind.COLD,
             start_s=time.monotonic() - began_s,
@@ -165,6 +166,8 @@ class GenodeHost(AbstractHost):
 
     def _bring_up(self, deadline: Deadline, recovery: Recovery) -> Emulator:
         image = self._owned.enter_context(COPIES.copy_of(self._spec.image))
+        with image.path.open("rb") as content:  # what is booted, whatever becomes of the file
+            self._image_digest = hashlib.file_digest(content, "sha256").hexdigest()
         berth = Berth(
             name=self._name,
             folder=self._folder,

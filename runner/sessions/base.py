@@ -41,6 +41,11 @@ class AbstractSession(ABC):
         """What the other side says of itself; columns of the `runs` table. Known once `open` has returned."""
         return {}
 
+    @property
+    def where(self) -> str:
+        """` at ADDRESS:PORT`, for a log, where an operator may want to reach the other side, too. Known once `open` has returned."""
+        return ""
+
     def configure(self, parameters: tuple[Any, ...]) -> None:
         """Take over the session parameters of a job (`add_job`), before its first task set and whenever they change.
 

@@ -13,6 +13,7 @@ from runner.paths import RunPaths
 from runner.qemu.failure import tail
 from runner.run_folder.pulse import MachinePulse, read_pulse
 from runner.text.log_lines import Excerpt, search
+from runner.why.guests import Guests, read_guests
 from runner.why.page import (
     Page,
     Section,
@@ -36,6 +37,7 @@ class MachineCase:
 
     Attributes:
         now: What it is doing; None where it, or the run, is over.
+        guests: What the run's machines are.
         console: What the guest's console showed last; from a panic on if there was one.
         stderr: What QEMU had to say last.
         log: The machine's own log.
@@ -44,6 +46,7 @@ class MachineCase:
     name: str
     folder: Path
     now: MachinePulse | None
+    guests: Guests
     history: MachineHistory
     console: tuple[str, ...]
     stderr: tuple[str, ...]
@@ -79,6 +82,7 @@ def look_at_machine(paths: RunPaths, database: DataSet | None, name: str) -> Mac
         name=name,
         folder=folder,
         now=read_pulse(paths).machines.get(name),
+        guests=read_guests(paths.manifest),
         history=history,
         console=tuple(tail(folder / "console.log", n_lines=_N_LINES).splitlines()),
         stderr=tuple(tail(folder / "qemu.stderr", n_lines=_N_LINES).splitlines()),
@@ -94,6 +98,10 @@ def machine_page(case: MachineCase) -> Page:
     return Page(
         answer=_answer(case, n_attempts),
         sections=(
+            Section(
+                "where its task loader or SSH server is",
+                tuple(filter(None, [case.guests.address(case.name)])),
+            ),
             Section("attempts, by outcome", tuple(f"{n} x {how}" for how, n in history.outcomes.items())),
             Section("faults, by whose doing they were", fault_lines(history.faults)),
             Section(

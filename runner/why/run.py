@@ -10,6 +10,7 @@ from runner.data.history import DataSet, RunHistory, run_history
 from runner.paths import RunPaths
 from runner.run_folder.pulse import Pulse, read_pulse
 from runner.text.log_lines import Excerpt, search
+from runner.why.guests import Guests, read_guests
 from runner.why.page import (
     Page,
     Section,
@@ -36,6 +37,7 @@ class RunCase:
     Attributes:
         folder: The run folder.
         begun: Whether there is a manifest: the config was accepted, and work could begin.
+        guests: What its machines are.
         history: What the ledger tells; None where there is none.
         holding: The log's lines about what held it.
         troubles: The log's warnings and errors.
@@ -43,6 +45,7 @@ class RunCase:
 
     folder: Path
     begun: bool
+    guests: Guests
     pulse: Pulse
     history: RunHistory | None
     holding: Excerpt
@@ -66,6 +69,7 @@ def look_at_run(paths: RunPaths, database: DataSet | None) -> RunCase:
     return RunCase(
         folder=paths.folder,
         begun=paths.manifest.exists(),
+        guests=read_guests(paths.manifest),
         pulse=read_pulse(paths),
         history=None if database is None else run_history(database),
         holding=holding,
@@ -103,6 +107,7 @@ def run_page(case: RunCase) -> Page:
             _holding_section(case),
             Section("faults, by whose doing they were", fault_lines(history.faults)),
             Section("machines", machines),
+            Section("what the machines are", case.guests.lines),
             Section(f"bad task sets{_first_of(len(bad), n_bad)}", bad),
             Section(
                 f"task sets that do not repeat{_first_of(len(disagreeing), history.n_disagreeing)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations import configs, files, formats, messages, names, peers, records, texts
+from tests.mutations import configs, files, formats, genode, messages, names, peers, records, texts
 from tests.mutations.kind import Kind
 
 _ALL: tuple[type[Kind], ...] = (
@@ -14,6 +14,8 @@ _ALL: tuple[type[Kind], ...] = (
     messages.MailboxHello,
     messages.SpokenLines,
     messages.GuestRequests,
+    genode.GenodeProfiles,
+    genode.GenodeRequests,
     peers.QmpPeer,
     peers.SshPeer,
     files.ResultDatabase,

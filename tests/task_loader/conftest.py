@@ -22,6 +22,11 @@ def request_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("request_check") / "request_check")
 
 
+@pytest.fixture(scope="session")
+def genode_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("genode_check") / "genode_check")
+
+
 @pytest.fixture
 def loader(binary: Path) -> Iterator[TaskLoader]:
     with TaskLoader(binary) as loader:

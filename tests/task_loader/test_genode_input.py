@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.task_loader.client import make
 from tests.task_loader.genode_client import (
     AVAILABLE,
     CLEAR,
@@ -22,11 +21,6 @@ from tests.task_loader.genode_client import (
     task,
     word,
 )
-
-
-@pytest.fixture(scope="session")
-def genode_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("genode_check") / "genode_check")
 
 
 def check(program: Path, data: bytes, *, piece: str = "4096") -> list[str]:
@@ -62,8 +56,13 @@ UNDERSTOOD = [
     "goal 1",
     "tasks 3",
     "task 0 kind=3 policy=0 priority=97 offset_ns=5000000 cpus=c limit_bytes=10485760",
+    "jobs 1 period_ns=500000000 kill_ns=-1 number=8192",
+    "argument 8192",
     "task 1 kind=9 policy=0 priority=98 offset_ns=12000000 cpus=0 limit_bytes=104857600",
+    "jobs 1 period_ns=500000000 kill_ns=-1 number=-1",
+    "argument a<b",
     "task 2 kind=1 policy=2 priority=0 offset_ns=12000000 cpus=4 limit_bytes=10485760",
+    "jobs 1 period_ns=500000000 kill_ns=-1 number=-1",
     "file 5 1",
     "file end",
     "file 0 0",
