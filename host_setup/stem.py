@@ -1,4 +1,4 @@
-"""Build the shared object from which QEMU starts quickly: whole or not at all, and only when something changed.
+"""Build the shared object with which QEMU starts quickly and keeps exact time: whole or not at all, and only when something changed.
 
 <cache>/stem/<16 digits>.so    one for each source and compiler, never changed
 <cache>/stem/current.so        link to the one to use, replaced atomically
@@ -16,7 +16,7 @@ from runner.errors import HostError
 from runner.files.private import make_private
 from runner.qemu.stem import shim_path
 
-SOURCE = Path(__file__).parent / "host" / "stem.c"
+SOURCES = tuple(sorted((Path(__file__).parent / "host").glob("*.[ch]")))
 
 #: This computer's own, whatever the guests' are.
 COMPILER = "gcc"
@@ -24,7 +24,8 @@ COMPILER = "gcc"
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-s", "-Wl,--build-id=none")
 _TIMEOUT_S = 60.0
 _BY_HAND = (
-    "if it is missing: python -m host_setup packages; without it guests start as well, each 15 ms later"
+    "if it is missing: python -m host_setup packages; without it each guest starts 15 ms later,"
+    " and on a busy host not every measurement repeats exactly"
 )
 
 
@@ -68,7 +69,7 @@ def _digest(compiler: str) -> str:
         timeout_s=_TIMEOUT_S,
         next_step=_BY_HAND,
     )
-    words = [SOURCE.read_text(encoding="utf-8"), compiler, version, *_FLAGS]
+    words = [*(source.read_text(encoding="utf-8") for source in SOURCES), compiler, version, *_FLAGS]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
@@ -77,11 +78,12 @@ def _build(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
         made = Path(name) / target.name
         run_command(
-            [compiler, *_FLAGS, "-o", made, SOURCE, "-ldl"],
+            [compiler, *_FLAGS, "-o", made, *(path for path in SOURCES if path.suffix == ".c"), "-ldl"],
             doing="compiling what QEMU starts quickly from",
             timeout_s=_TIMEOUT_S,
             next_step=_BY_HAND,
         )
+        made.chmod(0o755)  # a QEMU that has become another user opens it, too
         made.replace(target)
 
 

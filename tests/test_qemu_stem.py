@@ -125,6 +125,9 @@ def test_a_static_program_a_script_and_a_missing_or_damaged_shim_mean_a_plain_st
         caplog.clear()
         starter = Starter(tmp_path, of)
         assert [starter.run(program, "x") for _ in range(2)] == [code] * 2
+        # What a QEMU that counts would be given is not given to it damaged.
+        assert starter.run(program, "-icount") == code
+        assert ("not every measurement repeats exactly" in caplog.text) == (of is not shim)
         told = [record.message for record in caplog.records if "loaded anew" in record.message]
         assert len(told) == 1
         assert Path(program).name in told[0]

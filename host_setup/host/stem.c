@@ -6,7 +6,8 @@
  * A shared object for LD_PRELOAD. It takes the place of glibc's __libc_start_main(): by then the libraries are linked
  * and their constructors have run, while the program's own have not (one of QEMU's starts a thread, which no fork
  * would take along). The environment variable RTFLEET_STEM holds the numbers of two descriptors: the channel to the
- * runner, and the file of this shared object. Without the variable a program starts as ever.
+ * runner, and the file of this shared object. Without the variable a program starts as ever; with RTFLEET_TURNS, the
+ * number of the latter descriptor, it does too, but takes turns (turns.c).
  *
  * The stem is its processes' parent and collects them. The alternative, clone(CLONE_PARENT), would make them the
  * runner's own children, but only fork() leaves glibc with the right thread id, locks and lists in the child.
@@ -43,9 +44,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define VARIABLE "RTFLEET_STEM"
+#include "turns.h"
 
-enum { PROTOCOL = 2, DESCRIPTORS_MAX = 16, ARGUMENTS_MAX = 1024, TEXT_MAX = 1 << 16 };
+#define VARIABLE "RTFLEET_STEM"
+#define TURNS_VARIABLE "RTFLEET_TURNS"
+
+enum { PROTOCOL = 3, DESCRIPTORS_MAX = 16, ARGUMENTS_MAX = 1024, TEXT_MAX = 1 << 16 };
 enum { READY = 1, STARTED = 2, REFUSED = 3, ENDED = 4 };
 
 /* One message: start a process. Descriptors go along, as many as there are numbers. */
@@ -353,6 +357,7 @@ static void clean_environment(void)
     const char *others = preloaded == NULL ? NULL : strchr(preloaded, ':');
 
     unsetenv(VARIABLE);
+    unsetenv(TURNS_VARIABLE);
     if (others == NULL)
         unsetenv("LD_PRELOAD");
     else
@@ -371,6 +376,10 @@ int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
         close(own_file);
         argc = serve(channel);
         argv = arguments;
+        take_turns(argc, argv);
+    } else if ((wanted = getenv(TURNS_VARIABLE)) != NULL && take_turns(argc, argv)) {
+        clean_environment(); /* what takes no turns may be a script that becomes a QEMU */
+        close(atoi(wanted));
     }
     return start(main, argc, argv, init, fini, rtld_fini, stack_end);
 }

@@ -1,7 +1,8 @@
 """The program between a plain start and the process that was asked for: it confines itself, and becomes that process.
 
-`python -I -S become.py PARENT CONFINEMENT PROGRAM ARGUMENT…`. The confinement is user, group, further group, and the bounds of open
-files, of a file's bytes and of the memory's, parted by commas, -1 for none. In a process of its own, because nothing but
+`python -I -S become.py PARENT CONFINEMENT SHIM PROGRAM ARGUMENT…`. The confinement is user, group, further group, and the bounds of open
+files, of a file's bytes and of the memory's, parted by commas, -1 for none. The shim is the number of a descriptor of the shared
+object that QEMU needs to be exact (host_setup/host/turns.c), -1 where there is none. In a process of its own, because nothing but
 the most primitive is safe between a fork and an exec in a program with threads; and no shell, whose every way to read its
 arguments would be one more thing to think of. The same as `confine()` in host_setup/host/stem.c.
 """
@@ -25,7 +26,7 @@ _EXIT_CANNOT = 126
 _EXIT_NO_PROGRAM = 127
 
 
-def become(parent: int, confinement: str, command: list[str]) -> None:
+def become(parent: int, confinement: str, shim: int, command: list[str]) -> None:
     """Confine this process and replace its program; does not return.
 
     Raises:
@@ -49,11 +50,19 @@ def become(parent: int, confinement: str, command: list[str]) -> None:
     _prctl(libc, _PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:  # it died before that was in force
         os._exit(_EXIT_CANNOT)
+    if shim >= 0:
+        _preload(shim)
     try:
         os.execv(command[0], command)  # noqa: S606 - that it starts without a shell is the point
     except PermissionError:  # it lies in a folder of the user's that this process was
         os.set_inheritable(program, True)  # a script's interpreter opens it once more
         os.execve(program, command, os.environ)  # noqa: S606 - as above
+
+
+def _preload(shim: int) -> None:
+    """By descriptor: its folder is the runner's, and a path that holds a space or a colon would be two to the dynamic linker."""
+    os.environ["LD_PRELOAD"] = ":".join(filter(None, [f"/proc/self/fd/{shim}", os.environ.get("LD_PRELOAD")]))
+    os.environ["RTFLEET_TURNS"] = str(shim)
 
 
 def _limit(what: int, most: int) -> None:
@@ -70,9 +79,9 @@ def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parent, confinement, *command = sys.argv[1:]
+    parent, confinement, shim, *command = sys.argv[1:]
     try:
-        become(int(parent), confinement, command)
+        become(int(parent), confinement, int(shim), command)
     except FileNotFoundError as exc:
         print(f"{command[0]}: {exc.strerror}", file=sys.stderr, flush=True)
         os._exit(_EXIT_NO_PROGRAM)

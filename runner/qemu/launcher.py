@@ -22,6 +22,9 @@ _log = logging.getLogger("runner.qemu.launcher")
 
 _VERSION_TIMEOUT_S = 30.0
 
+# The option of a QEMU whose time is counted.
+_COUNTS = "-icount"
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -58,6 +61,7 @@ class Launcher:
         self._n_tenants: Counter[Stem] = Counter()
         self._unusable: set[_Kind] = set()
         self._sandboxed: dict[tuple[Path, int], bool] = {}
+        self._sound: dict[tuple[Path, int], bool] = {}
 
     def start_qemu(self, launch: Launch, *, anew: bool = False) -> Process:
         """Start a QEMU, in its sandbox where it has one; that one has none is said once.
@@ -83,7 +87,7 @@ class Launcher:
         if not anew:
             return self.start(launch)
         self.renew(program)
-        return start_plainly(launch)
+        return start_plainly(launch, self._turns(launch))
 
     def renew(self, program: Path) -> None:
         """Have the next process of this program come from a new stem; the present one goes with its last."""
@@ -111,7 +115,23 @@ class Launcher:
             except BaseException:
                 leave()
                 raise
-        return start_plainly(launch)
+        return start_plainly(launch, self._turns(launch))
+
+    def _turns(self, launch: Launch) -> Path | None:
+        """The shared object without which this process would not keep exact time; None where it need not, or there is none."""
+        if _COUNTS not in launch.command:
+            return None
+        shim = self._shim()
+        key = (shim, _changed_ns(shim))
+        with self._lock:
+            if key not in self._sound:
+                self._sound[key] = _can_be_preloaded(shim)
+                if not self._sound[key]:
+                    _log.warning(
+                        "on a busy host not every measurement repeats exactly: %s is missing or damaged; next: python -m host_setup stem",
+                        shim,
+                    )
+            return shim if self._sound[key] else None
 
     def _enter(self, kind: _Kind) -> Stem | None:
         """The stem, with one process more; None where there can be none."""
@@ -159,6 +179,21 @@ def has_sandbox(binary: Path) -> bool:
         raise HostError(f"QEMU does not start: {exc}", where=str(binary)) from exc
     # Whatever else is wrong with it will be told when it is started, in its sandbox.
     return done.returncode == 0 or b"sandbox" not in done.stderr
+
+
+def _can_be_preloaded(shim: Path) -> bool:
+    """Whether a program that it is loaded into still works."""
+    return (
+        shim.exists()
+        and subprocess.run(
+            ["true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LD_PRELOAD": str(shim)},
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
 def _changed_ns(program: Path) -> int:

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 from runner.errors import HostError
@@ -18,8 +20,11 @@ from runner.qemu.process import Launch, Process
 _BECOME = (sys.executable, "-I", "-S", str(Path(__file__).with_name("become.py")))
 
 
-def start_plainly(launch: Launch) -> Process:
+def start_plainly(launch: Launch, shim: Path | None) -> Process:
     """Start a process and the thread that keeps it.
+
+    Args:
+        shim: The shared object that QEMU needs to keep exact time (host_setup/host/turns.c); None: it need not.
 
     The keeper thread forks the process and then waits for it, for two reasons: the kernel ties the death signal to
     the *thread* that forked, so that thread has to live as long as the process; and its end is seen without polling.
@@ -29,7 +34,7 @@ def start_plainly(launch: Launch) -> Process:
     """
     started: Future[Process] = Future()
     keeper = threading.Thread(
-        target=_keep, args=(launch, started), name=f"keeper-{Path(launch.command[0]).name}"
+        target=_keep, args=(launch, shim, started), name=f"keeper-{Path(launch.command[0]).name}"
     )
     keeper.start()
     try:
@@ -43,17 +48,20 @@ def start_plainly(launch: Launch) -> Process:
         ) from exc
 
 
-def _keep(launch: Launch, started: Future[Process]) -> None:
+def _keep(launch: Launch, shim: Path | None, started: Future[Process]) -> None:
     try:
         if launch.cpu is not None:
             os.sched_setaffinity(0, {launch.cpu})  # of this thread, whose child inherits it
-        with os.fdopen(open_log(launch.stderr_path), "ab") as stderr:
+        with os.fdopen(open_log(launch.stderr_path), "ab") as stderr, _opened(shim) as shim_fds:
             child = subprocess.Popen(
-                [*_BECOME, str(os.getpid()), _word(launch.confinement), *launch.command],
+                [
+                    *(*_BECOME, str(os.getpid()), _word(launch.confinement), *map(str, shim_fds or [-1])),
+                    *launch.command,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                pass_fds=launch.pass_fds,
+                pass_fds=(*launch.pass_fds, *shim_fds),
                 # Ctrl-C in the terminal is for the runner, which ends its guests in order.
                 start_new_session=True,
             )
@@ -63,6 +71,19 @@ def _keep(launch: Launch, started: Future[Process]) -> None:
     process = Process(child.pid, os.pidfd_open(child.pid), release=threading.current_thread().join)
     started.set_result(process)
     process.ended(child.wait())
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[list[int]]:
+    """Its descriptor, as long as the block runs; none where there is no file."""
+    if path is None:
+        yield []
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield [fd]
+    finally:
+        os.close(fd)
 
 
 def _word(confinement: Confinement) -> str:

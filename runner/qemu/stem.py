@@ -23,7 +23,7 @@ from runner.qemu.image import cache_root
 from runner.qemu.process import Launch, Process
 
 # What follows is as in host_setup/host/stem.c.
-PROTOCOL = 2
+PROTOCOL = 3
 _VARIABLE = "RTFLEET_STEM"
 _DESCRIPTORS_MAX = 16
 _REQUEST = struct.Struct(f"=iI3iIQQ{_DESCRIPTORS_MAX}i")
