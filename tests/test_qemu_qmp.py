@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 import threading
 import time
+import warnings
 
 import pytest
 
 from runner.deadline import Deadline
 from runner.errors import ProtocolError, SessionLost
+from runner.qemu import qmp
 from runner.qemu.qmp import QmpMonitor
+from tests.fleet_samples import HANG_S
+from tests.qemu_guests import eventually
 
 GREETING = {
     "QMP": {"version": {"qemu": {"major": 9, "minor": 1, "micro": 2}, "package": ""}, "capabilities": []}
@@ -211,3 +216,27 @@ def test_close_is_no_loss(peer, connected, owner):
     connected.close()
     assert not owner.lost.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "qmp-qemu1"]
+
+
+def test_close_just_when_the_connection_ends_leaves_nothing_open(peer, owner, monkeypatch):
+    """Told to end in the very step in which it ends by itself: the connection is closed all the same."""
+    monkeypatch.setattr(qmp, "LOOK_INTERVAL_S", 0.01)
+    closers: list[threading.Thread] = []
+    known = threading.Event()
+
+    def look() -> None:
+        known.wait(HANG_S)
+        closers.append(threading.Thread(target=monitor.close))
+        closers[0].start()
+        assert eventually(lambda: monitor._closing)
+        raise RuntimeError("it ends by itself")
+
+    monitor = QmpMonitor("qemu1", peer.ours, owner.on_event, owner.lost.set, look)
+    known.set()
+    peer.greet()
+    assert eventually(lambda: bool(closers))
+    closers[0].join()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not [str(one.message) for one in told]

@@ -187,8 +187,10 @@ class QmpMonitor:
         finally:
             with self._lock:
                 self._loop = None
-            # Calls that got in before are scheduled by now; asyncio.run() cancels those that remain.
-            await asyncio.sleep(0)
+            # Calls that got in before are scheduled by now; asyncio.run() cancels those that remain. A `close` that got in
+            # before is told here, too, and must not keep the connection open.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
             with suppress(Exception):  # whatever ended the connection is raised once more
                 await self._client.disconnect()
 

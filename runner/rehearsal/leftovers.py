@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,5 +41,8 @@ def _left() -> dict[int, str]:
 
 
 def fingerprint() -> tuple[int, int]:
-    """How many threads and descriptors this process has."""
+    """How many threads and descriptors this process has; waits for the kernel to bury threads that were joined."""
+    end_s = time.monotonic() + _GONE_S
+    while len(os.listdir("/proc/self/task")) > threading.active_count() and time.monotonic() < end_s:
+        time.sleep(_LOOK_S)
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
