@@ -226,12 +226,12 @@ def test_close_just_when_the_connection_ends_leaves_nothing_open(peer, owner, mo
 
     def look() -> None:
         known.wait(HANG_S)
-        closers.append(threading.Thread(target=monitor.close))
+        closers.append(threading.Thread(target=watching.close))
         closers[0].start()
-        assert eventually(lambda: monitor._closing)
+        assert eventually(lambda: watching._closing)
         raise RuntimeError("it ends by itself")
 
-    monitor = QmpMonitor("qemu1", peer.ours, owner.on_event, owner.lost.set, look)
+    watching = QmpMonitor("qemu1", peer.ours, owner.on_event, owner.lost.set, look)
     known.set()
     peer.greet()
     assert eventually(lambda: bool(closers))
