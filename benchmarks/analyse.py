@@ -87,7 +87,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def made_and_decided(n_sets: int) -> int:
-    """How many of the sets of `benchmarks.generate` are schedulable; a block of them at a time, so memory does not grow with their number."""
+    """How many of the sets of `benchmarks.generate` are schedulable; a block at a time, so memory does not grow with their number."""
     made_by, found = source(n_sets), 0
     for first in range(0, n_sets, _BLOCK_SETS):
         many = make_many(made_by, 0, first, min(_BLOCK_SETS, n_sets - first)).rate_monotonic()

@@ -37,7 +37,10 @@ def source(n_sets: int) -> UUniFastTaskSets:
 
 
 def simso_sets(n_sets: int) -> list[list[tuple[float, float]]]:
-    """C and T in ms of the same sort of sets by SimSo; its `gen_uunifastdiscard` hands its arguments on in the wrong order, so what it calls is called."""
+    """C and T in ms of such sets by SimSo.
+
+    Its `gen_uunifastdiscard` hands its arguments on in the wrong order, so what it calls is called.
+    """
     try:
         from simso.generator import task_generator  # late import: a peer, not a part
     except ImportError as exc:

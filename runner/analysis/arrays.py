@@ -145,10 +145,9 @@ def schedulable_by_rank(sets: TaskArrays) -> Bools:
 def _all_in_time(wcet: Floats, period: Floats, deadline: Floats) -> Bools:
     """The verdicts of a block, tasks × sets."""
     alive, open_, free = _by_bounds(wcet, period, deadline)
-    for idx, row in enumerate(open_):
-        if np.count_nonzero(row) > _DENSE * len(row):
-            limit = deadline[idx]
-            row &= _demand(limit, wcet[idx], wcet[:idx], period[:idx]) > limit
+    for idx, limit in enumerate(deadline):
+        if np.count_nonzero(open_[idx]) > _DENSE * limit.size:
+            open_[idx] &= _demand(limit, wcet[idx], wcet[:idx], period[:idx]) > limit
     ranks, at = np.nonzero(open_)
     # One column per open task: what is more urgent than it, the rest of its set at no cost.
     own, limit, others, times = wcet[ranks, at], deadline[ranks, at], wcet[:, at], period[:, at]
