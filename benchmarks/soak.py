@@ -227,10 +227,10 @@ def _median(samples: Sequence[Sample], name: str) -> float:
     return statistics.median(float(getattr(sample, name)) for sample in samples)
 
 
-def short(n_sets: int) -> TaskSetSource:
-    """Sets of three tasks that take 40 ms: some eight jobs each."""
+def short(n_sets: int, n_tasks: int) -> TaskSetSource:
+    """Sets that take 40 ms: some two jobs of each task."""
     return UUniFastTaskSets(
-        n_tasks=3,
+        n_tasks=n_tasks,
         utilizations=list(_UTILIZATIONS),
         sets_per_utilization=-(-n_sets // len(_UTILIZATIONS)),
         periods=["10ms", "20ms", "40ms"],
@@ -251,6 +251,7 @@ def main() -> int:
         prog="python -m benchmarks.soak", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--simulated", type=int, default=100_000, metavar="SETS", help="simulated task sets")
+    parser.add_argument("--tasks", type=int, default=3, help="of each simulated set")
     parser.add_argument("--guest-hours", type=float, default=2.0, help="guest time on real guests")
     parser.add_argument("--machines", type=int, default=2)
     options = parser.parse_args()
@@ -258,7 +259,12 @@ def main() -> int:
     goals: list[Goal] = []
     if options.simulated:
         goals += soak(
-            "simulated", short(options.simulated), simulated(), options.machines, interval_s=0.1, read=True
+            "simulated",
+            short(options.simulated, options.tasks),
+            simulated(),
+            options.machines,
+            interval_s=0.1,
+            read=True,
         )
     n_sets = round(options.guest_hours * 3600 / _HORIZON_S)
     if n_sets:
