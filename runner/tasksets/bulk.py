@@ -15,6 +15,7 @@ from runner.tasksets.programs import SPIN
 from runner.tasksets.recipe import Recipe
 from runner.tasksets.request import require
 from runner.tasksets.shares import Shares
+from runner.tasksets.stream import uniform_stream
 
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -121,9 +122,8 @@ def make_many(source: RandomTaskSets, point_idx: int, first_idx: int, n_sets: in
         streams = _Streams(source.seed, point_idx, places)
         is_near = _draw(recipe, total, streams, made.wcet_ns[chunk].T, made.period_ns[chunk].T)
         for row in np.flatnonzero(is_near):
-            tasks = source.make(point_idx, int(places[row])).tasks
-            made.wcet_ns[start + row] = [task.wcet_ns or 0 for task in tasks]
-            made.period_ns[start + row] = [task.period_ns or 0 for task in tasks]
+            stream = uniform_stream(source.seed, point_idx, int(places[row]))
+            made.wcet_ns[start + row], made.period_ns[start + row] = recipe.draw_times(total, stream)
     return made
 
 
