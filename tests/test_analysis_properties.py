@@ -171,11 +171,10 @@ def test_arrays_have_the_verdicts_of_single_sets_under_edf(many: list[Rows]) -> 
 
 
 def test_arrays_under_edf_hand_on_what_takes_long() -> None:
-    """U = 1 with deadlines shorter than periods: the busy period is the hyperperiod."""
-    primes = (10007, 10009, 10037, 10039)
-    rows = [[(prime // 4, prime, prime - 1) for prime in primes], [(1, prime, 5) for prime in primes]]
-    rows.append([(1, 2, 1), *((prime // 6, prime, prime) for prime in primes[:3])])
+    """U = 1 with a deadline shorter than its period: the busy period is the hyperperiod, a thousand jobs long, or beyond the bound."""
+    rows = [
+        [(half, 2 * half, 2 * half - 1), (half + 1, 2 * half + 2, 2 * half + 2)] for half in (10, 1000, 10007)
+    ]
     sets = TaskArrays(*(np.array([[row[at] for row in one] for one in rows], np.int64) for at in range(3)))
-    for idx, found in enumerate(feasible_under_edf(sets)):
-        alone = quick_demand(sets.row(idx)).feasible
-        assert found == (NONE if alone is None else alone)
+    assert [quick_demand(sets.row(idx)).feasible for idx in range(3)] == [True, True, None]
+    assert feasible_under_edf(sets).tolist() == [1, 1, NONE]
