@@ -36,15 +36,19 @@ def source(n_sets: int) -> UUniFastTaskSets:
     )
 
 
-def simso_sets(n_sets: int) -> None:
-    """The same by SimSo; its `gen_uunifastdiscard` hands its arguments on in the wrong order, so what it calls is called."""
+def simso_sets(n_sets: int) -> list[list[tuple[float, float]]]:
+    """C and T in ms of such sets by SimSo.
+
+    Its `gen_uunifastdiscard` hands its arguments on in the wrong order, so what it calls is called.
+    """
     try:
         from simso.generator import task_generator  # late import: a peer, not a part
     except ImportError as exc:
         raise HostError("SimSo is not installed", next_step="pip install simso") from exc
     utilizations = task_generator.UUniFastDiscard(N_TASKS, UTILIZATION, n_sets)
     periods = task_generator.gen_periods_discrete(N_TASKS, n_sets, list(PERIODS_MS))
-    task_generator.gen_tasksets(utilizations, periods)
+    made: list[list[tuple[float, float]]] = task_generator.gen_tasksets(utilizations, periods)
+    return made
 
 
 def cpu_s(work: Callable[[], object]) -> float:

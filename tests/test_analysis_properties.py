@@ -19,6 +19,8 @@ from runner.analysis.arrays import (
     response_times,
     schedulable_by_rank,
 )
+from runner.analysis.demand import processor_demand, quick_demand
+from runner.analysis.demand_arrays import feasible_under_edf
 from runner.analysis.fixed_priority import response, responses
 from runner.analysis.utilization import exceeds, hyperbolic, liu_layland
 from runner.model import Task, TaskSet
@@ -150,3 +152,29 @@ def test_arrays_know_responses_beyond_periods(many: list[Rows]) -> None:
     for idx, found in enumerate(response_times(sets)):
         single = responses(sets.row(idx), range(3))
         assert [NONE if one.wcrt is None else one.wcrt for one in single] == found.tolist()
+
+
+@given(st.integers(1, 5).flatmap(lambda n: st.lists(rows_of(n, longest=1.5), min_size=1, max_size=12)))
+@example([[(2, 6, 4), (2, 8, 5), (3, 9, 7)], [(3, 6, 5), (3, 6, 6), (1, 9, 9)]])
+@example(
+    [
+        [(2, 4, 4), (1, 4, 4), (5, 20, 20)],
+        [(1, 4, 1), (1, 4, 1), (1, 20, 1)],
+        [(2, 4, 3), (3, 6, 5), (1, 20, 9)],
+    ]
+)
+@settings(max_examples=150, deadline=None)
+def test_arrays_have_the_verdicts_of_single_sets_under_edf(many: list[Rows]) -> None:
+    sets = TaskArrays(*(np.array([[row[at] for row in rows] for rows in many], np.int64) for at in range(3)))
+    for idx, found in enumerate(feasible_under_edf(sets)):
+        assert bool(found) == quick_demand(sets.row(idx)).feasible == processor_demand(sets.row(idx)).feasible
+
+
+def test_arrays_under_edf_hand_on_what_takes_long() -> None:
+    """U = 1 with a deadline shorter than its period: the busy period is the hyperperiod, a thousand jobs long, or beyond the bound."""
+    rows = [
+        [(half, 2 * half, 2 * half - 1), (half + 1, 2 * half + 2, 2 * half + 2)] for half in (10, 1000, 10007)
+    ]
+    sets = TaskArrays(*(np.array([[row[at] for row in one] for one in rows], np.int64) for at in range(3)))
+    assert [quick_demand(sets.row(idx)).feasible for idx in range(3)] == [True, True, None]
+    assert feasible_under_edf(sets).tolist() == [1, 1, NONE]

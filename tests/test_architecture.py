@@ -23,7 +23,7 @@ RANKS = (
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
-    "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.edf_response"
+    "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.demand_arrays analysis.edf_response"
     " analysis.fixed_priority analysis.global_edf analysis.single_cpu analysis.sporadic analysis.subject"
     " analysis.utilization analysis.verdict task_loader"
     " simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"

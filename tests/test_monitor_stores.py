@@ -1,19 +1,29 @@
-"""Monitors beside the ledger: CSV, Parquet parts, PostgreSQL on a real server, MongoDB's documents."""
+"""Monitors beside the ledger: CSV, Parquet parts, PostgreSQL on a real server, MongoDB on one that speaks its protocol."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import bson
+import pyarrow as pa
+import pymongo
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
 
 from runner import load
 from runner.data.batch import DATA_TABLES, Batch
+from runner.data.parquet import arrow_schema, is_enum
+from runner.data.schema import ANALYSES, JOBS, Table
 from runner.errors import HostError, ProtocolError, SessionLost, UsageError
 from runner.events import EndEvent, Run, StartEvent
 from runner.monitors.batching import BatchingMonitor
@@ -22,10 +32,12 @@ from runner.monitors.mongodb import MongoDBMonitor, documents
 from runner.monitors.parquet import ParquetMonitor
 from runner.monitors.postgresql import PostgreSQLMonitor
 from runner.monitors.sqlite import SQLiteMonitor
+from tests.mongodb_server import Server as MongoDBServer
 from tests.monitor_samples import MS, failed, good, run, taskset
 from tests.postgresql_server import Server
 
 Made = Callable[[], BatchingMonitor]
+AnyServer = TypeVar("AnyServer", Server, MongoDBServer)
 
 
 def attempt(n: int = 0, *, number: int = 1) -> Run:
@@ -45,47 +57,93 @@ def tell(monitor: BatchingMonitor | SQLiteMonitor, one: Run, *, bad: bool = Fals
         monitor.__taskset_finish__(one, good())
 
 
+@dataclass
+class Servers:
+    """Those that a test may need, each started when it is asked for first."""
+
+    ends: ExitStack
+
+    @cached_property
+    def postgresql(self) -> Server:
+        return self._started(Server())
+
+    @cached_property
+    def mongodb(self) -> MongoDBServer:
+        return self._started(MongoDBServer())
+
+    def _started(self, server: AnyServer) -> AnyServer:
+        self.ends.callback(server.remove)
+        server.start()
+        return server
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    found = Server()
-    try:
-        found.start()
-        yield found
-    finally:
-        found.remove()
+def servers() -> Iterator[Servers]:
+    with ExitStack() as ends:
+        yield Servers(ends)
 
 
-def contents(kind: str, tmp_path: Path, server: Server) -> dict[str, list[tuple[Any, ...]]]:
+def csv_rows(folder: Path, table: Table) -> list[tuple[Any, ...]]:
+    """As a reader finds them who knows the columns' types: an empty field is null, `""` a text without letters."""
+    kinds = {one.name: pa.string() if is_enum(one.type) else one.type for one in arrow_schema(table)}
+    read = arrow_csv.read_csv(
+        folder / f"{table.name}.csv",
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=kinds, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    return [tuple(row.values()) for row in read.to_pylist()]
+
+
+def mongodb_rows(server: MongoDBServer, database: str, table: Table) -> list[tuple[Any, ...]]:
+    with pymongo.MongoClient[dict[str, Any]](server.url) as client:
+        found = list(client[database][table.name].find())
+    assert all(one.pop("_id") == "/".join(str(one[name]) for name in table.key) for one in found)
+    assert all(tuple(one) == table.names for one in found)
+    return [tuple(one.values()) for one in found]
+
+
+def contents(kind: str, tmp_path: Path, servers: Servers) -> dict[str, list[tuple[Any, ...]]]:
     """What a reader of its own finds, row by row."""
-    if kind not in ("csv", "parquet"):
-        return {table.name: server.sql(f"SELECT * FROM {kind}.{table.name}") for table in DATA_TABLES}
-    if kind == "csv":
-        found = {}
-        for table in DATA_TABLES:
-            # An empty field is null, `""` a text without letters.
-            options = arrow_csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
-            path = tmp_path / "csv" / f"{table.name}.csv"
-            found[table.name] = arrow_csv.read_csv(path, convert_options=options).to_pylist()
-        return {name: [tuple(row.values()) for row in rows] for name, rows in found.items()}
-    tables = load(tmp_path / "parquet").tables
-    return {
-        table.name: [tuple(row.values()) for row in tables[table.name].to_pylist()] for table in DATA_TABLES
-    }
+    match kind:
+        case "csv":
+            return {table.name: csv_rows(tmp_path / "csv", table) for table in DATA_TABLES}
+        case "parquet":
+            tables = load(tmp_path / "parquet").tables
+            return {one.name: values(tables[one.name]) for one in DATA_TABLES}
+        case "mongodb" | "mongodb_fitting":
+            return {table.name: mongodb_rows(servers.mongodb, kind, table) for table in DATA_TABLES}
+        case schema:
+            found = servers.postgresql.sql
+            return {table.name: found(f"SELECT * FROM {schema}.{table.name}") for table in DATA_TABLES}
 
 
-def maker(kind: str, tmp_path: Path, server: Server) -> Made:
+def values(table: pa.Table) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def maker(kind: str, tmp_path: Path, servers: Servers) -> Made:
     match kind:
         case "csv":
             return lambda: CSVMonitor(tmp_path / "csv")
         case "parquet":
             return lambda: ParquetMonitor(tmp_path / "parquet")
+        case "mongodb" | "mongodb_fitting":
+            return lambda: MongoDBMonitor(servers.mongodb.url, database=kind)
         case schema:
-            return lambda: PostgreSQLMonitor(server.url, db_schema=schema)
+            return lambda: PostgreSQLMonitor(servers.postgresql.url, db_schema=schema)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "postgresql"])
-def test_the_same_rows_as_in_the_ledger_and_each_once(kind: str, tmp_path: Path, server: Server) -> None:
-    made = maker(kind, tmp_path, server)
+def rows(table: Table, some: list[tuple[Any, ...]], *, without: tuple[str, ...] = ()) -> list[str]:
+    """In an order of their own, with their types; what is measured anew each time left out."""
+    kept = [place for place, name in enumerate(table.names) if name not in ("wall_us", *without)]
+    return sorted(repr([row[place] for place in kept]) for row in some)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "postgresql", "mongodb"])
+def test_the_same_rows_as_in_the_ledger_and_each_once(kind: str, tmp_path: Path, servers: Servers) -> None:
+    made = maker(kind, tmp_path, servers)
     ledger = SQLiteMonitor(tmp_path / "results.sqlite")
     first = made()
     for monitor in (ledger, first):
@@ -101,32 +159,49 @@ def test_the_same_rows_as_in_the_ledger_and_each_once(kind: str, tmp_path: Path,
         tell(resumed, attempt(2))
         resumed.close()
     want = load(tmp_path / "results.sqlite").tables
-    found = contents(kind, tmp_path, server)
-    skipped = {"wall_us"}  # measured anew
+    found = contents(kind, tmp_path, servers)
     for table in DATA_TABLES:
-        kept = [place for place, name in enumerate(table.names) if name not in skipped]
-        expected = [
-            tuple(row.values())
-            for row in want[table.name].to_pylist()
-            if row.get("test") != "simulation"  # the ledger's own
-        ]
-
-        def rows(some: list[tuple[Any, ...]], kept: list[int] = kept) -> list[str]:
-            def plain(value: Any) -> Any:
-                return value if value is None or isinstance(value, bool | str) else float(value)
-
-            return sorted(repr([plain(row[place]) for place in kept]) for row in some)
-
-        if kind == "csv":  # its reader guesses types: texts like dates
-            assert len(found[table.name]) == len(expected), table.name
-        elif not (kind == "parquet" and table.name == "tasksets"):
-            assert rows(found[table.name]) == rows(expected), table.name
+        expected = values(want[table.name])
+        if table is ANALYSES:  # the simulation is the ledger's own
+            expected = [row for row in expected if row[1] != "simulation"]
+        # A line that is written stays, and says what was known of its set then.
+        without = ("state",) if kind in ("csv", "parquet") else ()
+        assert rows(table, found[table.name], without=without) == rows(table, expected, without=without), (
+            table.name
+        )
     assert [len(found[name]) for name in ("tasksets", "runs", "jobs", "events")] == [3, 3, 6, 4]
 
 
+@given(st.text(max_size=12), st.text(min_size=1, max_size=8), st.integers(-(1 << 63), (1 << 63) - 1))
+@example('he said "no",\r\nand\n"",\t', "NA", (1 << 63) - 1)
+@example("1", " true", -(1 << 63))
+@example("", '"', (1 << 53) + 1)
+@settings(max_examples=15, deadline=None)
+def test_csv_has_the_values_of_the_ledger(error: str, machine: str, t0_ns: int) -> None:
+    """Texts that are like other things, numbers that no float holds, and what is not known."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        monitors = SQLiteMonitor(folder / "results.sqlite"), CSVMonitor(folder / "csv")
+        for monitor in monitors:
+            monitor.open()
+            monitor.__taskset_start__(one := replace(attempt(), machine=machine))
+            monitor.__taskset_finish__(one, replace(good(), error=error, t0_guest_ns=t0_ns))
+            monitor.__taskset_start__(one := replace(attempt(1), machine=machine))
+            monitor.__taskset_stop__(one, replace(failed(), error=error, wall_s=0.1 + 0.2))
+            monitor.close()
+        want = load(folder / "results.sqlite").tables
+        for table in DATA_TABLES:
+            expected = [row for row in values(want[table.name]) if row[1] != "simulation"]
+            found = csv_rows(folder / "csv", table)
+            assert rows(table, found, without=("state",)) == rows(table, expected, without=("state",))
+        # Whoever reads without Arrow finds the same texts.
+        with (folder / "csv/runs.csv").open(newline="", encoding="utf-8") as file:
+            assert {row["machine"] for row in csv.DictReader(file)} == {machine}
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_what_a_killed_runner_left_half_written_goes(kind: str, tmp_path: Path, server: Server) -> None:
-    made = maker(kind, tmp_path, server)
+def test_what_a_killed_runner_left_half_written_goes(kind: str, tmp_path: Path, servers: Servers) -> None:
+    made = maker(kind, tmp_path, servers)
     monitor = made()
     monitor.open()
     tell(monitor, attempt())
@@ -142,7 +217,7 @@ def test_what_a_killed_runner_left_half_written_goes(kind: str, tmp_path: Path, 
     resumed.open()
     tell(resumed, attempt(1))
     resumed.close()
-    found = contents(kind, tmp_path, server)
+    found = contents(kind, tmp_path, servers)
     assert [len(found[name]) for name in ("tasksets", "runs", "jobs")] == [2, 2, 6]
 
 
@@ -156,11 +231,16 @@ def test_csv_of_another_schema_is_refused(tmp_path: Path) -> None:
         CSVMonitor(tmp_path).open()
 
 
-def test_a_server_that_goes_away_blocks_and_nothing_is_lost() -> None:
-    server = Server()
+@pytest.mark.parametrize("kind", [Server, MongoDBServer])
+def test_a_server_that_goes_away_blocks_and_nothing_is_lost(kind: type[Server] | type[MongoDBServer]) -> None:
+    server = kind()
+
+    def made() -> BatchingMonitor:
+        return (PostgreSQLMonitor if kind is Server else MongoDBMonitor)(server.url, flush_interval_s=0.0)
+
     try:
         server.start()
-        monitor = PostgreSQLMonitor(server.url, flush_interval_s=0.0)
+        monitor = made()
         monitor.open()
         tell(monitor, attempt())
         server.stop()
@@ -171,8 +251,11 @@ def test_a_server_that_goes_away_blocks_and_nothing_is_lost() -> None:
         tell(monitor, attempt(2))
         monitor.close()
         assert not monitor.blocked
-        assert server.sql("SELECT count(*) FROM rtfleet.jobs") == [(9,)]
-        late = PostgreSQLMonitor(server.url, flush_interval_s=0.0)
+        if isinstance(server, Server):
+            assert server.sql("SELECT count(*) FROM rtfleet.jobs") == [(9,)]
+        else:
+            assert len(mongodb_rows(server, "rtfleet", JOBS)) == 9
+        late = made()
         late.open()
         server.stop()
         tell(late, attempt(3))
@@ -180,14 +263,16 @@ def test_a_server_that_goes_away_blocks_and_nothing_is_lost() -> None:
             late.close()
         assert "hidden-word" not in str(raised.value)
         with pytest.raises(HostError, match="cannot be opened") as raised:
-            PostgreSQLMonitor(server.url).open()
+            made().open()
         assert "hidden-word" not in str(raised.value)
     finally:
         server.remove()
 
 
-def test_memory_is_bounded_while_a_server_is_away(server: Server) -> None:
-    monitor = PostgreSQLMonitor(server.url, db_schema="bounded", flush_interval_s=0.0, max_waiting_rows=60)
+def test_memory_is_bounded_while_a_server_is_away(servers: Servers) -> None:
+    monitor = PostgreSQLMonitor(
+        servers.postgresql.url, db_schema="bounded", flush_interval_s=0.0, max_waiting_rows=60
+    )
     monitor.open()
     monitor.blocked = "as if"
     monitor._n_waiting_rows = 50
@@ -197,9 +282,9 @@ def test_memory_is_bounded_while_a_server_is_away(server: Server) -> None:
     monitor.close()
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "fitting"])
-def test_a_row_that_does_not_fit_costs_no_other(kind: str, tmp_path: Path, server: Server) -> None:
-    monitor = maker(kind, tmp_path, server)()
+@pytest.mark.parametrize("kind", ["csv", "parquet", "fitting", "mongodb_fitting"])
+def test_a_row_that_does_not_fit_costs_no_other(kind: str, tmp_path: Path, servers: Servers) -> None:
+    monitor = maker(kind, tmp_path, servers)()
     monitor.open()
     tell(monitor, attempt())
     monitor.__taskset_start__(attempt(1))
@@ -207,7 +292,7 @@ def test_a_row_that_does_not_fit_costs_no_other(kind: str, tmp_path: Path, serve
     tell(monitor, attempt(2))
     with pytest.raises(ProtocolError, match="do not fit"):
         monitor.close()
-    assert len(contents(kind, tmp_path, server)["runs"]) == 2
+    assert len(contents(kind, tmp_path, servers)["runs"]) == 2
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "postgresql://host:port/db"])

@@ -11,6 +11,7 @@ from itertools import islice, pairwise, permutations
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from runner.model.arrival import arrival_ns
 from runner.simulator import Simulation
 from runner.task_loader import wire
 from runner.tasksets import ExplicitTaskSets, RandomTaskSets, UUniFastTaskSets
-from runner.tasksets.bulk import make_many
+from runner.tasksets.bulk import TaskSetArrays, make_many
 from runner.tasksets.explicit import write_down
 from runner.tasksets.periods import WATERS_SHARES, period_rule
 from runner.tasksets.priorities import Priorities, audsley, meets_deadline, ranked
@@ -621,6 +622,19 @@ class TestBulk:
         for row in range(50):
             order = sorted(source.make(0, row).tasks, key=lambda task: task.priority_rank)
             assert many.wcet_ns[row].tolist() == [task.wcet_ns for task in order]
+
+    @pytest.mark.parametrize("n_tasks", [1, 2, 3, 7, 10, 33, 64])
+    def test_equal_periods_stay_in_their_order(self, n_tasks: int) -> None:
+        rng = np.random.default_rng(n_tasks)
+        given_sets = TaskSetArrays(rng.integers(1, 9, (300, n_tasks)), rng.integers(1, 9, (300, n_tasks)))
+        found = given_sets.rate_monotonic()
+        order = np.argsort(given_sets.period_ns, axis=1, kind="stable")
+        assert np.array_equal(found.period_ns, np.take_along_axis(given_sets.period_ns, order, axis=1))
+        assert np.array_equal(found.wcet_ns, np.take_along_axis(given_sets.wcet_ns, order, axis=1))
+
+    def test_periods_that_leave_no_room_for_an_order(self) -> None:
+        with pytest.raises(UsageError, match="too long to be sorted"):
+            TaskSetArrays(np.array([[1, 1]]), np.array([[1 << 62, 5]])).rate_monotonic()
 
     def test_sets_that_are_not_there(self) -> None:
         with pytest.raises(UsageError, match="not so many"):

@@ -21,11 +21,13 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Sets that are worked on together: what belongs to them stays in the processor's cache.
-_BLOCK_SETS = 8192
-# No window may come near 2^53.
-_MAX_TIME = 1 << 50
+#: Sets that are worked on together: what belongs to them stays in the processor's cache.
+BLOCK_SETS = 8192
+#: No window may come near 2^53.
+MAX_TIME = 1 << 50
 _GUARD = 1e-9
+# Where more than this part of the sets is in question, to ask all of them is cheaper than to pick these out.
+_DENSE = 0.15
 # What is left of the processor must be more, for a quotient by it to be right to 10^-9: the sum of 64 shares is to 10^-14.
 _FREE = 1e-4
 #: A response without a bound, or one that lies beyond the deadline where only the verdict was asked for.
@@ -54,7 +56,7 @@ class TaskArrays:
                 f"arrays of task sets have shapes {sorted(shapes)}; they must be one, sets × tasks"
             )
         for array in (self.wcet, self.period, self.deadline):
-            if array.size and (array.min() <= 0 or int(array.max()) * 2 * array.shape[1] >= _MAX_TIME):
+            if array.size and (array.min() <= 0 or int(array.max()) * 2 * array.shape[1] >= MAX_TIME):
                 raise UsageError(
                     "times of task sets must be more than 0, and their sum far below 2^50",
                     next_step="use a coarser unit, or analyse these sets one by one",
@@ -104,8 +106,8 @@ def response_times(sets: TaskArrays, *, only_in_time: bool = False) -> Ints:
         int64, sets × tasks.
     """
     found = np.full(sets.wcet.shape, NONE, np.int64)
-    for first in range(0, len(found), _BLOCK_SETS):
-        block = slice(first, first + _BLOCK_SETS)
+    for first in range(0, len(found), BLOCK_SETS):
+        block = slice(first, first + BLOCK_SETS)
         columns = (sets.wcet[block], sets.period[block], sets.deadline[block])
         wcet, period, deadline = (np.ascontiguousarray(one.T, np.float64) for one in columns)
         found[block] = _first_responses(wcet, period, np.minimum(deadline, period)).T
@@ -133,8 +135,8 @@ def schedulable_by_rank(sets: TaskArrays) -> Bools:
             "deadlines beyond the period need the analysis of whole busy windows: see response_times"
         )
     verdicts = np.ones(len(sets.wcet), np.bool_)
-    for first in range(0, len(verdicts), _BLOCK_SETS):
-        block = slice(first, first + _BLOCK_SETS)
+    for first in range(0, len(verdicts), BLOCK_SETS):
+        block = slice(first, first + BLOCK_SETS)
         columns = (sets.wcet[block], sets.period[block], sets.deadline[block])
         verdicts[block] = _all_in_time(*(np.ascontiguousarray(one.T, np.float64) for one in columns))
     return verdicts
@@ -143,6 +145,9 @@ def schedulable_by_rank(sets: TaskArrays) -> Bools:
 def _all_in_time(wcet: Floats, period: Floats, deadline: Floats) -> Bools:
     """The verdicts of a block, tasks × sets."""
     alive, open_, free = _by_bounds(wcet, period, deadline)
+    for idx, limit in enumerate(deadline):
+        if np.count_nonzero(open_[idx]) > _DENSE * limit.size:
+            open_[idx] &= _demand(limit, wcet[idx], wcet[:idx], period[:idx]) > limit
     ranks, at = np.nonzero(open_)
     # One column per open task: what is more urgent than it, the rest of its set at no cost.
     own, limit, others, times = wcet[ranks, at], deadline[ranks, at], wcet[:, at], period[:, at]

@@ -155,7 +155,7 @@ def to_csv(table: Table, rows: list[tuple[Any, ...]], *, header: bool = False) -
 
 
 def read_files(table: Table, files: list[Path]) -> pa.Table:
-    """The table in these files, one after the other.
+    """The table in these files, one after the other; of a table with some of its columns left out, those that it has.
 
     Raises:
         UsageError: when one is no Parquet file, or holds another table or schema.
@@ -165,9 +165,10 @@ def read_files(table: Table, files: list[Path]) -> pa.Table:
     from pyarrow import parquet  # late import: as in `_write`
 
     parts = [arrow_schema(table).empty_table()]
+    some = None if table in STORED else list(table.names)
     for path in files:
         try:
-            part = parquet.ParquetFile(path).read()
+            part = parquet.ParquetFile(path).read(columns=some)
             version = (
                 (part.schema.metadata or {}).get(_VERSION_KEY.encode(), b"none").decode("ascii", "replace")
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,10 +109,17 @@ class _Tables(Mapping[str, "pa.Table"]):
 
     def _linked(self, features: pa.Table) -> pa.Table:
         """With lineages that go across the runs."""
-        sets = columns(self["tasksets"], "taskset_id", "seed", "generator_params_json")
-        groups = lineages_of(sets, columns(self["tasks"], "taskset_id", *TASK_COLUMNS))
+        sets = self._rows("tasksets", "taskset_id", "seed", "generator_params_json")
+        groups = lineages_of(sets, self._rows("tasks", "taskset_id", *TASK_COLUMNS))
         ids = [taskset_id for (taskset_id,) in columns(features, "taskset_id")]
         return with_texts(features, "group_lineage", [groups.get(one, one) for one in ids])
+
+    def _rows(self, name: str, *names: str) -> Iterator[tuple[object, ...]]:
+        """Some columns, read from one run after the other and not kept."""
+        table = _TABLES[name]
+        part = replace(table, columns=tuple(one for one in table.columns if one.name in names))
+        for source in self._sources:
+            yield from columns(_read(source, part), *names)
 
     def __contains__(self, name: object) -> bool:
         return name in _TABLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.analysis import Finding
@@ -59,7 +59,6 @@ def taskset_row(taskset: TaskSet) -> Row:
 def task_rows(taskset: TaskSet) -> Iterator[Row]:
     """The rows of its tasks in `tasks`; `deadline_ns` is the effective one, so an implicit deadline shows the period."""
     for idx, task in enumerate(taskset.tasks):
-        plain = task.as_dict()
         served = task.policy.value == "deadline"
         yield (
             taskset.taskset_id,
@@ -72,9 +71,9 @@ def task_rows(taskset: TaskSet) -> Iterator[Row]:
             task.priority_rank,
             task.n_jobs,
             task.policy.value,
-            _json(plain["cpu_affinity"]),
+            _json(task.cpu_affinity),
             task.workload,
-            _json(plain["workload_args"]),
+            _json(dict(task.workload_args)),
             task.mem_limit_bytes,
             task.kill_after_start_ns,
             task.dl_budget_ns if served else None,
@@ -247,5 +246,5 @@ def _deadline_model(taskset: TaskSet) -> str | None:
     return model
 
 
-def _json(value: Mapping[str, Any] | list[Any]) -> str:
+def _json(value: Mapping[str, Any] | Sequence[Any]) -> str:
     return json.dumps(value, sort_keys=True, default=str)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 
 SCHEMA_VERSION = 4
@@ -65,7 +66,7 @@ class Table:
     parent: tuple[tuple[str, ...], str] | None = None
     clustered: bool = False
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(column.name for column in self.columns)
@@ -82,7 +83,7 @@ class Table:
         body = ",\n    ".join(lines)
         return f"CREATE TABLE {self.name} (\n    {body}\n) {options}"
 
-    @property
+    @cached_property
     def insert(self) -> str:
         """A statement that adds a row, given as one value per column."""
         return f"INSERT INTO {self.name} VALUES ({', '.join('?' * len(self.columns))})"  # noqa: S608 - own names

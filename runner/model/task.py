@@ -6,7 +6,7 @@ Times are integer nanoseconds. A `Task` is frozen and checks itself: whatever ho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType
@@ -282,7 +282,7 @@ class Task:
 
         Without `jitter_ns` where there is none: a set from before there was such a field keeps its identity.
         """
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if not self.jitter_ns:
             del plain["jitter_ns"]
         plain["policy"] = self.policy.value

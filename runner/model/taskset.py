@@ -113,7 +113,7 @@ class TaskSet:
                 f"{at}.stop_ns",
                 f"is {excerpt(self.stop_ns)}, must be 1…{MAX_TIME_NS}",
             )
-        names = {f.name for f in fields(Task)}
+        names = {f.name for f in fields(Task)} if self.choices else set()
         for task_idx, attribute in self.choices:
             check(
                 0 <= task_idx < len(self.tasks) and attribute in names,

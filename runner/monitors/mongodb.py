@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 from runner.data.batch import DATA_TABLES, Batch
 from runner.data.schema import TASKSETS, Kind, Table
@@ -12,7 +13,9 @@ from runner.monitors.batching import BatchingMonitor, StoreUnavailable
 from runner.text.secrets import masked
 
 _TIMEOUT_MS = 5_000
-_TIMEOUTS = ("serverSelectionTimeoutMS", "connectTimeoutMS")
+#: What a connection asks for, unless the address says otherwise.
+_OPTIONS = {"serverSelectionTimeoutMS": _TIMEOUT_MS, "connectTimeoutMS": _TIMEOUT_MS, "w": "majority"}
+_DUPLICATE_KEY = 11000
 
 
 class MongoDBMonitor(BatchingMonitor):
@@ -23,7 +26,8 @@ class MongoDBMonitor(BatchingMonitor):
     server goes away the monitor is `blocked` and goes on when it is back. The address is shown without its password.
 
     Args:
-        url: `mongodb://host/`; with a password in it from the environment: `${oc.env:RESULTS_URL}`.
+        url: `mongodb://host/`; with a password in it from the environment: `${oc.env:RESULTS_URL}`. Writes are waited for as `w=majority`
+            has it, unless the address says otherwise.
         database: Where the collections are.
         required, flush_interval_s, max_waiting_rows: As `BatchingMonitor`.
 
@@ -71,12 +75,13 @@ class MongoDBMonitor(BatchingMonitor):
         """
         errors = self._pymongo.errors
         client: Any = None
-        # What the address itself says would be overruled.
-        timeouts: dict[str, Any] = {
-            name: _TIMEOUT_MS for name in _TIMEOUTS if name.lower() not in self._url.lower()
+        # What is given beside the address would overrule it.
+        said = {name.lower() for name, _ in parse_qsl(self._url.partition("?")[2])}
+        options: dict[str, Any] = {
+            name: value for name, value in _OPTIONS.items() if name.lower() not in said
         }
         try:
-            client = self._pymongo.MongoClient(self._url, w="majority", **timeouts)
+            client = self._pymongo.MongoClient(self._url, **options)
             client.admin.command("ping")
         except (errors.InvalidURI, errors.ConfigurationError) as exc:
             raise UsageError(f"url is no address of a MongoDB server: {exc}", where="url") from exc
@@ -97,12 +102,7 @@ class MongoDBMonitor(BatchingMonitor):
         database = self._client[self._name]
         try:
             for table in sorted(DATA_TABLES, key=lambda one: one.name == "runs"):
-                changes = [
-                    self._pymongo.UpdateOne({"_id": one["_id"]}, {"$setOnInsert": one}, upsert=True)
-                    for one in documents(table, batches)
-                ]
-                if changes:
-                    database[table.name].bulk_write(changes, ordered=False)
+                self._add(database[table.name], documents(table, batches))
             for state, known in (("done", [None, "bad"]), ("bad", [None])):
                 ids = [batch.taskset_id for batch in batches if batch.state == state]
                 if ids:
@@ -116,6 +116,17 @@ class MongoDBMonitor(BatchingMonitor):
             ) from exc
         except errors.PyMongoError as exc:
             raise StoreUnavailable(masked(str(exc))) from exc
+
+    def _add(self, collection: Any, found: list[dict[str, Any]]) -> None:  # noqa: ANN401 - pymongo's, an extra
+        """Those that are there already are refused by their keys, one by one: the others are added all the same."""
+        if not found:
+            return
+        try:
+            collection.insert_many(found, ordered=False)
+        except self._pymongo.errors.BulkWriteError as exc:
+            other = [one for one in exc.details["writeErrors"] if one["code"] != _DUPLICATE_KEY]
+            if other or exc.details["writeConcernErrors"]:
+                raise
 
     def close_store(self) -> None:
         """Disconnect."""

@@ -15,17 +15,23 @@ from runner.tasksets.programs import SPIN
 from runner.tasksets.recipe import Recipe
 from runner.tasksets.request import require
 from runner.tasksets.shares import Shares
+from runner.tasksets.stream import uniform_stream
 
 Words = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 # As many sets as fit into a processor's cache.
 _CHUNK_SETS = 8192
-# Where C comes that near to another nanosecond, as a part of U·T, the set is made singly: NumPy's powers may differ in the last bit.
-_MARGIN = 1e-12
+# Where C comes that near to another nanosecond, as a part of U·T and for each task, the set is made singly: NumPy's powers may differ from
+# Python's in their last bits (4 units, NumPy says), and each share inherits what the ones before it were off by.
+_MARGIN = 2.0**-48
+# What of a key that is sorted says at which place a task stood.
+_PLACE_BITS = 6
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 # PCG64 (O'Neill 2014), as in NumPy, which keeps its raw stream for ever (NEP 19).
-_MULTIPLIER = (2549297995355413924, 4865540595714422341)
+_FACTOR_HIGH, _FACTOR_LOW = np.uint64(2549297995355413924), np.uint64(4865540595714422341)
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,59 @@ class TaskSetArrays:
         wcet_ns, period_ns: int64, one row per set, one column per task.
     """
 
-    wcet_ns: NDArray[np.int64]
-    period_ns: NDArray[np.int64]
+    wcet_ns: Ints
+    period_ns: Ints
 
     def rate_monotonic(self) -> TaskSetArrays:
-        """The same sets, the most urgent task of each first; tasks of equal periods stay in their order."""
-        order = np.argsort(self.period_ns, axis=1, kind="stable")
-        return TaskSetArrays(
-            *(np.take_along_axis(each, order, axis=1) for each in (self.wcet_ns, self.period_ns))
+        """The same sets, the most urgent task of each first; tasks of equal periods stay in their order.
+
+        Raises:
+            UsageError: where a period is of two years or more.
+        """
+        n_sets, n_tasks = self.period_ns.shape
+        bits = n_tasks.bit_length()
+        require(
+            not n_sets or not int(self.period_ns.max()) >> 63 - bits,
+            "periods",
+            "are too long to be sorted so",
+            "sort them by numpy.argsort",
         )
+        ordered = TaskSetArrays.empty(n_sets, n_tasks)
+        costs_ns = self.wcet_ns.T.ravel()
+        for first in range(0, n_sets, _CHUNK_SETS):
+            chunk = slice(first, first + _CHUNK_SETS)
+            # With its place in it each key is there once.
+            keys = self.period_ns[chunk].T << bits
+            keys |= np.arange(n_tasks)[:, np.newaxis]
+            for low, high in _exchanges(n_tasks):
+                larger = np.maximum(keys[low], keys[high])
+                np.minimum(keys[low], keys[high], out=keys[low])
+                keys[high] = larger
+            np.right_shift(keys, bits, out=ordered.period_ns[chunk].T)
+            keys &= (1 << bits) - 1
+            keys *= n_sets
+            keys += np.arange(first, first + keys.shape[1])
+            ordered.wcet_ns[chunk].T[...] = costs_ns[keys]
+        return ordered
+
+    @classmethod
+    def empty(cls, n_sets: int, n_tasks: int) -> TaskSetArrays:
+        """Not yet filled; the numbers of one task of all sets lie side by side, because that is how all of them are worked on."""
+        wcet_ns, period_ns = (np.empty((n_tasks, n_sets), np.int64).T for _ in range(2))
+        return cls(wcet_ns, period_ns)
+
+
+def _exchanges(n: int) -> list[tuple[int, int]]:
+    """Which two of n places to compare and exchange, one after the other, to sort any content: Batcher's merge exchange (1968)."""
+    found, top = [], 1 << max(0, (n - 1).bit_length() - 1)
+    width = top
+    while width:
+        step, rest, distance = top, 0, width
+        while distance:
+            found += [(at, at + distance) for at in range(n - distance) if at & width == rest]
+            step, rest, distance = step >> 1, width, step - width if step > width else 0
+        width >>= 1
+    return found
 
 
 def make_many(source: RandomTaskSets, point_idx: int, first_idx: int, n_sets: int) -> TaskSetArrays:
@@ -65,16 +115,15 @@ def make_many(source: RandomTaskSets, point_idx: int, first_idx: int, n_sets: in
         f"is {n_sets} from {first_idx} on: there are not so many sets",
         "raise sets_per_utilization",
     )
-    made = TaskSetArrays(*(np.empty((n_sets, recipe.n_tasks), dtype=np.int64) for _ in range(2)))
+    made = TaskSetArrays.empty(n_sets, recipe.n_tasks)
     for start in range(0, n_sets, _CHUNK_SETS):
-        end = min(n_sets, start + _CHUNK_SETS)
-        places = np.arange(first_idx + start, first_idx + end, dtype=np.uint64)
-        wcet_ns, period_ns, is_near = _draw(recipe, total, _Streams(source.seed, point_idx, places))
-        made.wcet_ns[start:end], made.period_ns[start:end] = wcet_ns, period_ns
+        chunk = slice(start, min(n_sets, start + _CHUNK_SETS))
+        places = np.arange(first_idx + chunk.start, first_idx + chunk.stop, dtype=np.uint64)
+        streams = _Streams(source.seed, point_idx, places)
+        is_near = _draw(recipe, total, streams, made.wcet_ns[chunk].T, made.period_ns[chunk].T)
         for row in np.flatnonzero(is_near):
-            tasks = source.make(point_idx, int(places[row])).tasks
-            made.wcet_ns[start + row] = [task.wcet_ns or 0 for task in tasks]
-            made.period_ns[start + row] = [task.period_ns or 0 for task in tasks]
+            stream = uniform_stream(source.seed, point_idx, int(places[row]))
+            made.wcet_ns[start + row], made.period_ns[start + row] = recipe.draw_times(total, stream)
     return made
 
 
@@ -97,69 +146,102 @@ def _plain(source: RandomTaskSets, point_idx: int) -> tuple[float, Recipe]:
     return total or 0.0, recipe
 
 
-def _draw(recipe: Recipe, total: float, streams: _Streams) -> tuple[Any, Any, Any]:
-    """C, T, and which sets have to be made singly."""
+def _draw(recipe: Recipe, total: float, streams: _Streams, wcet_ns: Ints, period_ns: Ints) -> Bools:
+    """Fill in C and T, tasks × sets; returns which sets have to be made singly."""
     n = recipe.n_tasks
     low, high = recipe.shares.bounds[0]
-    shares = np.empty((streams.n_sets, n))
+    # Where C will stand: memory that is not there twice stays in the processor's caches.
+    shares = wcet_ns.view(np.float64)
     left: Any = total
     for idx in range(n - 1):
         rest = left * streams.uniform() ** (1.0 / (n - 1 - idx))
-        shares[:, idx] = left - rest
+        np.subtract(left, rest, out=shares[idx])
         left = rest
-    shares[:, n - 1] = left
-    values_ns = np.array(recipe.periods.values_ns, dtype=np.int64)
-    period_ns = np.empty((streams.n_sets, n), dtype=np.int64)
-    for idx in range(n):
-        period_ns[:, idx] = values_ns[(streams.uniform() * len(values_ns)).astype(np.int64)]
-    exact_ns = shares * period_ns
-    wcet_ns = np.minimum(period_ns, np.maximum(MIN_WCET_NS, np.floor(exact_ns).astype(np.int64)))
-    margin = _MARGIN * max(1.0, total)
-    is_near = (np.abs(exact_ns - np.rint(exact_ns)) <= margin * period_ns).any(axis=1)
-    if n > 1:  # these are redrawn, or perhaps
-        is_near |= (shares.max(axis=1) > high - margin) | (shares.min(axis=1) < low + margin * (low > 0))
-    return wcet_ns, period_ns, is_near
+    shares[n - 1] = left
+    values_ns = np.array(recipe.periods.values_ns, dtype=np.float64)
+    margin = _MARGIN * n * max(1.0, total)
+    is_near = np.zeros(streams.n_sets, np.bool_)
+    for idx, share in enumerate(shares):
+        if n > 1:  # these are redrawn, or perhaps
+            is_near |= share > high - margin
+            if low:
+                is_near |= share < low + margin
+        times_ns = values_ns[(streams.uniform() * len(values_ns)).astype(np.int64)]
+        exact_ns = share * times_ns
+        whole_ns = np.floor(exact_ns)
+        exact_ns -= whole_ns
+        exact_ns -= 0.5
+        np.abs(exact_ns, out=exact_ns)
+        period_ns[idx] = times_ns
+        wcet_ns[idx] = np.minimum(np.maximum(whole_ns, MIN_WCET_NS, out=whole_ns), times_ns, out=whole_ns)
+        times_ns *= margin
+        exact_ns += times_ns
+        is_near |= exact_ns >= 0.5
+    return is_near
 
 
 class _Streams:
-    """The streams of many sets of one point, each as `uniform_stream` yields it, all one number at a time."""
+    """The streams of many sets of one point, each as `uniform_stream` yields it, all one number at a time.
+
+    Works in place: what NumPy would put into new arrays leaves the processor's caches.
+    """
 
     def __init__(self, seed: int, point_idx: int, places: Words) -> None:
         self.n_sets = len(places)
+        self._spare = [np.empty(self.n_sets, np.uint64) for _ in range(4)]
         state = _seeded(seed, point_idx, places)
         one = np.uint64(1)
-        self._increment = ((state[2] << one) | (state[3] >> np.uint64(63)), (state[3] << one) | one)
-        self._state = _add(self._increment, (state[0], state[1]))
+        self._added = ((state[2] << one) | (state[3] >> np.uint64(63)), (state[3] << one) | one)
+        self._high, self._low = state[0], state[1]
+        self._add()
         self._step()
+
+    def _add(self) -> None:
+        high, low = self._added
+        self._low += low
+        self._high += high
+        self._high += self._low < low
 
     def _step(self) -> None:
-        high, low = self._state
-        m_high, m_low = (np.uint64(part) for part in _MULTIPLIER)
-        product = _product_high(low, _MULTIPLIER[1]) + high * m_low + low * m_high, low * m_low
-        self._state = _add(product, self._increment)
+        """state ← state · multiplier + increment, modulo 2^128."""
+        upper, lower, product, carry = self._spare
+        self._high *= _FACTOR_LOW
+        np.multiply(self._low, _FACTOR_HIGH, out=product)
+        self._high += product
+        # The upper half of low · factor, from four products of half words.
+        np.bitwise_and(self._low, _LOW, out=lower)
+        np.right_shift(self._low, _HALF, out=upper)
+        self._low *= _FACTOR_LOW
+        np.multiply(lower, _FACTOR_LOW & _LOW, out=carry)
+        carry >>= _HALF
+        np.multiply(upper, _FACTOR_LOW & _LOW, out=product)
+        carry += product
+        lower *= _FACTOR_LOW >> _HALF
+        np.bitwise_and(carry, _LOW, out=product)
+        lower += product
+        lower >>= _HALF
+        upper *= _FACTOR_LOW >> _HALF
+        upper += lower
+        carry >>= _HALF
+        upper += carry
+        self._high += upper
+        self._add()
 
-    def uniform(self) -> NDArray[np.floating]:
+    def uniform(self) -> NDArray[np.float64]:
         """The next number in [0, 1) of each."""
         self._step()
-        high, low = self._state
-        word, turn = high ^ low, high >> np.uint64(58)
-        turned = (word >> turn) | (word << ((np.uint64(64) - turn) & np.uint64(63)))
-        return (turned >> np.uint64(11)) * 2.0**-53
-
-
-def _add(one: tuple[Words, Words], other: tuple[Words, Words]) -> tuple[Words, Words]:
-    low = one[1] + other[1]
-    return one[0] + other[0] + (low < one[1]), low
-
-
-def _product_high(words: Words, factor: int) -> Words:
-    """The upper 64 bits of products of 64-bit words."""
-    f_low, f_high = np.uint64(factor & 0xFFFFFFFF), np.uint64(factor >> 32)
-    low, high = words & _LOW, words >> _HALF
-    cross, other = low * f_high, high * f_low
-    middle = (low * f_low >> _HALF) + (cross & _LOW) + (other & _LOW)
-    upper: Words = high * f_high + (cross >> _HALF) + (other >> _HALF) + (middle >> _HALF)
-    return upper
+        word, turn, turned, _ = self._spare
+        np.bitwise_xor(self._high, self._low, out=word)
+        np.right_shift(self._high, np.uint64(58), out=turn)
+        np.right_shift(word, turn, out=turned)
+        np.subtract(np.uint64(64), turn, out=turn)
+        turn &= np.uint64(63)
+        word <<= turn
+        turned |= word
+        turned >>= np.uint64(11)
+        numbers = turned.view(np.int64).astype(np.float64)
+        numbers *= 2.0**-53
+        return numbers
 
 
 def _words(number: int) -> list[int]:

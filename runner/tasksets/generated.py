@@ -164,6 +164,7 @@ class RandomTaskSets:
                     recipe.shares.check(total, f"utilizations[{idx}]")
         #: How the sets of one combination are made.
         self.recipe = lru_cache(maxsize=64)(self._recipe)
+        self._described = lru_cache(maxsize=64)(lambda idx: (tuple(self._labels(idx)), self._params(idx)))
 
     def _points(self, utilizations: object) -> tuple[float | None, ...]:
         known_cost = [workload == SPIN for workload in self._values["workload"]]
@@ -243,16 +244,17 @@ class RandomTaskSets:
         def stream(part: Stream) -> Uniform:
             return uniform_stream(self.seed, point_idx, set_idx, int(part))
 
+        labels, params = self._described(combination_idx)
         tasks = recipe.draw(total, uniform_stream(self.seed, point_idx, set_idx), stream)
         point = "set" if total is None else f"u{total:g}"
         return TaskSet(
             tasks,
-            name="-".join([point, str(set_idx), *self._labels(combination_idx)]),
+            name="-".join([point, str(set_idx), *labels]),
             overrun_policy=recipe.overrun_policy,
             admission_control=recipe.admission_control,
             provenance=Provenance(
                 generator=self.generator or recipe.shares.kind.value,
-                params={**self._params(combination_idx), "point_idx": point_idx, "set_idx": set_idx},
+                params={**params, "point_idx": point_idx, "set_idx": set_idx},
                 seed=self.seed,
                 utilization_target=total,
             ),

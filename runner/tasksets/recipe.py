@@ -159,11 +159,9 @@ class Recipe:
         """
         if total is None:
             periods_ns = self.periods.draw(self.n_tasks, main)
-            costs: list[int | None] = [None] * self.n_tasks
+            costs: Sequence[int | None] = [None] * self.n_tasks
         else:
-            shares = self.shares.draw(total, main)
-            periods_ns = self.periods.draw(self.n_tasks, main)
-            costs = [whole_wcet_ns(share, t) for share, t in zip(shares, periods_ns, strict=True)]
+            costs, periods_ns = self.draw_times(total, main)
         horizon_ns = self._horizon_ns(periods_ns)
         draws = {part: stream(part) for part in self._parts}
         tasks = [
@@ -173,6 +171,12 @@ class Recipe:
             )
         ]
         return ranked(tasks, Priorities.EXPLICIT if self.priorities is Priorities.RM else self.priorities)
+
+    def draw_times(self, total: float, main: Uniform) -> tuple[list[int], list[int]]:
+        """C and T of the tasks of one set, in nanoseconds."""
+        shares = self.shares.draw(total, main)
+        periods_ns = self.periods.draw(self.n_tasks, main)
+        return [whole_wcet_ns(share, t) for share, t in zip(shares, periods_ns, strict=True)], periods_ns
 
     def _ranks(self, periods_ns: list[int]) -> Sequence[int]:
         """Rate-monotonic ones at once, for to make a task anew takes as long as all the rest; the tasks' order for others."""
