@@ -30,6 +30,7 @@ class UUniFastConf:
     overrun_policy: str = "continue"
     admission_control: bool = True
     dl_margin: float = 0.02
+    dl_margin_least: str = "100us"
 
 
 @dataclass
