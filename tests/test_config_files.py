@@ -145,8 +145,10 @@ def test_the_default_experiment_measures_the_same_sets_under_both_schedulers(tmp
         assert numbers[0] == numbers[1]
         assert fifo.hyperperiod_ns is not None
         assert 3 * fifo.hyperperiod_ns <= 1_800_000_000
-    labels = {f"{one.provenance.utilization_target:.2f} {one.tasks[0].policy.value}" for one in sets}
-    assert labels == set(config.expected)
+    points = {(one.tasks[0].policy.value, one.provenance.utilization_target) for one in sets}
+    expected = to_plan(config).expected.acceptance
+    assert points == {(curve, u) for curve in ("fifo", "deadline") for u in expected[curve]}
+    assert expected["rta"].keys() == expected["fifo"].keys()
 
 
 def test_release_jitter_is_for_the_simulation(tmp_path: Path) -> None:
