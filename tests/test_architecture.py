@@ -90,6 +90,7 @@ HOMES = {
         "runner.cli",
     },
     "omegaconf": {
+        "runner.config.expected",
         "runner.config.generators",
         "runner.config.machines",
         "runner.config.monitors",

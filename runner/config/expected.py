@@ -72,7 +72,7 @@ def _utilization(text: object, key: str) -> float:
         return round(float(str(text)), 6)
     except ValueError:
         raise UsageError(
-            f"{key}.{excerpt(text)} is no utilization",
-            where=key,
+            f"{key}.{excerpt(text)[1:-1]} is no utilization",
+            where=f"{key}.{excerpt(text)[1:-1]}",
             next_step='write points like "0.80": "0.999"',
         ) from None
