@@ -11,11 +11,13 @@ from pathlib import Path
 from runner.assembly import check
 from runner.config.plan import RunPlan, located
 from runner.config.record import RunRecord
+from runner.data.history import reading
 from runner.data.progress import Progress, read_progress
 from runner.data.reuse import EarlierRun
 from runner.distributor import Distributor
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode
+from runner.expectations import Expectations, table
 from runner.fleet import FleetState, RunState
 from runner.machines.station import MachineKind
 from runner.model import TaskSetSource
@@ -29,6 +31,7 @@ from runner.operator.signals import OperatorSignals
 from runner.operator.status import StatusWriter
 from runner.paths import RunPaths
 from runner.report.after_run import report_after
+from runner.report.expected import compared
 from runner.run_folder.files import Resumption, RunFiles
 from runner.run_folder.manifest import manifest
 from runner.text.secrets import masked, masked_values
@@ -88,6 +91,8 @@ def execute(
                 run = _Run(plan, paths, kind, wanted=wanted, reuse=reuse, mask=mask)
                 code = run.execute(signals, source, monitors, progress)
                 files.end(code)
+                if plan.expected:
+                    _compare(plan.expected, monitors)
                 if plan.report:
                     _report(paths, monitors)
         except OSError as exc:
@@ -130,6 +135,22 @@ def _report(paths: RunPaths, monitors: tuple[AbstractMonitor, ...]) -> None:
     data_set = next((one for one in monitors if isinstance(one, SQLiteMonitor)), None)
     if data_set is not None and data_set.path.exists():
         report_after(paths, data_set.path)
+
+
+def _compare(expected: Expectations, monitors: tuple[AbstractMonitor, ...]) -> None:
+    """Print what was expected beside what came out: a finding about what was measured, so it changes no exit code."""
+    data_set = next((one for one in monitors if isinstance(one, SQLiteMonitor)), None)
+    if data_set is None or not data_set.path.exists():
+        _log.warning(
+            "nothing is compared with what was expected: there is no data set, which the monitor sqlite makes"
+        )
+        return
+    with reading(data_set.path) as database:
+        lines = compared(expected, database)
+    print(table(lines), flush=True)
+    n_failed = sum(not one.holds for one in lines)
+    if n_failed:
+        _log.warning("%d of %d figures are not as expected", n_failed, len(lines))
 
 
 class _Run:

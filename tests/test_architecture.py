@@ -32,10 +32,11 @@ RANKS = (
     " formats.single formats.source formats.task_hash"
     " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
     " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
-    " tasksets.growing tasksets.boundary tasksets.bulk data.schema data.features data.meanings data.dictionary data.views submission qemu"
+    " tasksets.growing tasksets.boundary tasksets.bulk confidence expectations data.schema data.features"
+    " data.meanings data.dictionary data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
     " config.generators config.monitors config.machines config.plan config.composer config.errors config.files config.record"
-    " config.schemas config.resuming"
+    " config.expected config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
     " genode.profiles",
@@ -58,7 +59,8 @@ RANKS = (
     "machines.roster distributor",
     "operator.terminal run_folder.guests run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements"
     " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
-    " report.canvas report.disagreements report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
+    " report.canvas report.disagreements report.expected"
+    " report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
     " report.reading report.responses report.run_report report.schedule report.set_charts report.set_report"
     " report.set_sections report.statistics report.trace report.__main__ __main__",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
@@ -88,6 +90,7 @@ HOMES = {
         "runner.cli",
     },
     "omegaconf": {
+        "runner.config.expected",
         "runner.config.generators",
         "runner.config.machines",
         "runner.config.monitors",

@@ -157,10 +157,15 @@ class TestUUniFastTaskSets:
             assert taskset.utilization == pytest.approx(2.5, abs=0.001)
 
     def test_sched_deadline_gets_its_margin(self) -> None:
-        for task in generator(policy="deadline", dl_margin=0.1).make(0, 0).tasks:
+        for task in generator(policy="deadline", dl_margin=0.1, dl_margin_least="0ns").make(0, 0).tasks:
             assert task.policy is Policy.DEADLINE
             assert (task.dl_runtime_ns or 0) == pytest.approx((task.wcet_ns or 0) * 1.1, abs=2)
             assert (task.dl_runtime_ns or 0) <= (task.period_ns or 0)
+
+    def test_sched_deadline_gets_what_a_release_costs_however_short_the_job(self) -> None:
+        for task in generator(policy="deadline", dl_margin=0.02).make(0, 0).tasks:
+            wcet_ns = task.wcet_ns or 0
+            assert (task.dl_runtime_ns or 0) - wcet_ns == max(math.ceil(wcet_ns * 0.02), 100_000)
 
     def test_options_reach_the_set(self) -> None:
         taskset = generator(overrun_policy="kill_and_skip", admission_control=False, hyperperiods=0.5).make(
@@ -199,6 +204,8 @@ class TestUUniFastTaskSets:
             ({"seed": -1}, "seed", ""),
             ({"dl_margin": -0.1}, "dl_margin", ""),
             ({"dl_margin": math.inf}, "dl_margin", ""),
+            ({"dl_margin_least": "-1us"}, "dl_margin_least", ""),
+            ({"dl_margin_least": "1"}, "dl_margin_least", ""),
             ({"seed": 1 << 20_000}, "seed", ""),
             ({"n_tasks": 1 << 20_000}, "n_tasks", ""),
             ({"sets_per_utilization": 10**400}, "sets_per_utilization", ""),

@@ -19,7 +19,7 @@ import pytest
 from runner.data import ledger, schema
 from runner.errors import HostError, ProtocolError, RunnerError, UnrepeatableError, UsageError
 from runner.events import EndEvent, ExitType, JobEvent, Outcome, Run, StartEvent, Validity
-from runner.model import TaskSet
+from runner.model import Policy, TaskSet
 from runner.monitors.dispatcher import MonitorDispatcher
 from runner.monitors.sqlite import SQLiteMonitor
 from tests.monitor_samples import MS, failed, good, job, run, taskset
@@ -78,10 +78,23 @@ def test_views_answer_in_one_line(path):
         (run(taskset(n=1, target=0.5)), good()),
         (run(taskset(n=2, target=0.5)), good(slow_ns=21 * MS)),
     )
-    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 2, 2, 1, 0.5, 0)]
+    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 2, 2, 1, 0.5, 0, "fifo")]
     assert ask(
         path, "SELECT task, worst_response_ns, n_missed, max(response_over_deadline) FROM responses"
     ) == [("slow", 21 * MS, 1, 1.05)]
+
+
+def test_each_scheduler_has_its_own_acceptance_ratio(path):
+    """The same sets under two of them are two curves, and no mean of both."""
+    by_rank = taskset(target=0.5)
+    by_deadline = replace(
+        by_rank, tasks=tuple(replace(task, policy=Policy.DEADLINE) for task in by_rank.tasks)
+    )
+    write(path, (run(by_rank), good(slow_ns=21 * MS)), (run(by_deadline), good()))
+    assert ask(path, "SELECT scheduler, utilization, n_tasksets, n_schedulable, ratio FROM acceptance") == [
+        ("deadline", 0.5, 1, 1, 1.0),
+        ("fifo", 0.5, 1, 0, 0.0),
+    ]
 
 
 def test_a_set_that_is_measured_often_counts_once(path):
@@ -103,7 +116,10 @@ def test_a_set_that_is_measured_often_counts_once(path):
             monitor.__taskset_finish__(replace(run(which), repetition=repetition), result)
     monitor.__taskset_bad__(run(broken), UnrepeatableError("another table"))
     monitor.close()
-    assert ask(path, "SELECT * FROM acceptance") == [(0.5, 3, 7, 2, 2 / 3, 1), (0.7, 1, 2, 0, None, 0)]
+    assert ask(path, "SELECT * FROM acceptance") == [
+        (0.5, 3, 7, 2, 2 / 3, 1, "fifo"),
+        (0.7, 1, 2, 0, None, 0, "fifo"),
+    ]
 
 
 def test_an_attempt_that_does_not_count_leaves_no_label(path):

@@ -482,6 +482,7 @@ REQUESTS = st.fixed_dictionaries(
         "overrun_policy": scalars("continue", "kill_and_skip"),
         "admission_control": scalars(True, False),
         "dl_margin": scalars(0.0, 0.02),
+        "dl_margin_least": scalars("0us", "100us", "10ms"),
         "seed": st.integers(0, 9) | st.integers(),
     },
 )  # fmt: skip

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.report.statistics import Box, busy_share, distribution, wilson
+from runner.confidence import wilson
+from runner.report.statistics import Box, busy_share, distribution
 
 
 @pytest.mark.parametrize(("n", "half_width"), [(100, 0.096), (500, 0.044), (1000, 0.031), (10_000, 0.010)])

@@ -31,6 +31,7 @@ class SetsConf:
     overrun_policy: Any = "continue"
     admission_control: Any = True
     dl_margin: Any = 0.02
+    dl_margin_least: Any = "100us"
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -92,7 +91,6 @@ class SummaryConf:
     """The table at the end."""
 
     _target_: str = "runner.monitors.summary.SummaryMonitor"
-    expected: Any = "${expected}"
 
 
 #: Name in the group -> its schema.

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.admission.capacity import Reserves
 from runner.config import schemas as config_schemas
+from runner.config.expected import ExpectedConf, to_expectations
 from runner.config.machines import (
     check_counts,
     to_boards,
@@ -29,6 +30,7 @@ from runner.config.machines import (
 )
 from runner.disturbance import DisturbanceLimits
 from runner.errors import RunnerError, UsageError
+from runner.expectations import Expectations
 from runner.specs import (
     BoardSpec,
     Console,
@@ -47,6 +49,7 @@ _HOSTS = ("qemu", "genode_pbxa9", "genode_board", "none")
 SECTIONS: Mapping[str, Any] = MappingProxyType(
     {
         "monitors": None,
+        "expected": ExpectedConf,
         "machines": config_schemas.MachinesConf,
         "machines.network": config_schemas.NetworkConf,
         "machines.qemu": config_schemas.QemuConf,
@@ -82,6 +85,7 @@ class RunPlan:
         limit: What nobody can go beyond.
         seed: Of the task sets, where they have one.
         report: Whether a report is made at the end.
+        expected: What should come out.
     """
 
     tasksets: object
@@ -101,6 +105,7 @@ class RunPlan:
     reserves: Reserves = field(default_factory=Reserves)
     console: Console = Console.PTY
     report: bool = True
+    expected: Expectations = field(default_factory=Expectations)
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -150,6 +155,7 @@ def to_plan(config: DictConfig) -> RunPlan:
         seed=seed if isinstance(seed, int) else None,
         repeat=config.repeat,
         report=config.report,
+        expected=to_expectations(config.expected),
         reuse=Path(config.reuse) if config.reuse is not None else None,
     )
 

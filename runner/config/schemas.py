@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from runner.admission.capacity import Reserves
+from runner.config.expected import ExpectedConf
 from runner.config.generators import BoundaryConf, GrowingConf, RandomConf
 from runner.config.monitors import MONITORS
 from runner.disturbance import DisturbanceLimits
@@ -30,6 +31,7 @@ class UUniFastConf:
     overrun_policy: str = "continue"
     admission_control: bool = True
     dl_margin: float = 0.02
+    dl_margin_least: str = "100us"
 
 
 @dataclass
@@ -188,7 +190,7 @@ class RunnerConf:
         reuse: Run folder, or SQLite file, of an earlier run: what it has measured is taken from there.
         monitors: Who is told.
         machines: Who measures.
-        expected: What is expected of the groups of task sets with these labels, for the table at the end.
+        expected: What is expected to come out, to be printed beside what did.
         report: Whether `report.html` is made at the end.
         run_folder: Where the run's files go.
     """
@@ -198,7 +200,7 @@ class RunnerConf:
     reuse: str | None = None
     monitors: dict[str, Any] = field(default_factory=dict)
     machines: MachinesConf = field(default_factory=MachinesConf)
-    expected: dict[str, str] = field(default_factory=dict)
+    expected: ExpectedConf = field(default_factory=ExpectedConf)
     report: bool = True
     run_folder: str = "${hydra:runtime.output_dir}"
 

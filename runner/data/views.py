@@ -18,23 +18,23 @@ GROUP BY runs.run_id, task_idx""",
 -- Attempts that say something about their task set; the others are the infrastructure's or the operator's.
 SELECT * FROM runs WHERE outcome IN ('completed', 'timeout', 'rejected')""",
     """CREATE VIEW acceptance AS
--- One row per utilization asked for: how many task sets were measured, in how many runs, and in which share of the sets no job
--- missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
+-- One row per utilization asked for and scheduler: how many task sets were measured, in how many runs, and in which share of the
+-- sets no job missed in any run. Where a failed job leaves that open, the set counts in n_tasksets only. Sets that the host disturbed in
 -- every run count in n_disturbed only; what does not repeat, nowhere.
 WITH measured AS (
-    SELECT taskset_id, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
+    SELECT taskset_id, max(scheduler) AS scheduler, count(*) FILTER (WHERE validity IS NOT 'disturbed') AS n_runs,
         min(schedulable) FILTER (WHERE validity IS NOT 'disturbed') AS all_met,
         count(*) FILTER (WHERE validity IS NOT 'disturbed' AND schedulable IS NULL) AS n_open
     FROM valid_runs GROUP BY taskset_id
 ), judged AS (
-    SELECT taskset_id, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
+    SELECT taskset_id, scheduler, n_runs, CASE WHEN all_met = 0 OR n_open = 0 THEN all_met END AS schedulable FROM measured
 )
 SELECT round(coalesce(utilization_target, utilization), 6) AS utilization,
     count(*) FILTER (WHERE n_runs) AS n_tasksets, sum(n_runs) AS n_runs,
     count(*) FILTER (WHERE schedulable) AS n_schedulable, avg(schedulable) AS ratio,
-    count(*) FILTER (WHERE n_runs = 0) AS n_disturbed
+    count(*) FILTER (WHERE n_runs = 0) AS n_disturbed, scheduler
 FROM judged JOIN tasksets USING (taskset_id) WHERE state IS NOT 'unrepeatable'
-GROUP BY 1 ORDER BY 1""",
+GROUP BY 1, scheduler ORDER BY 1, scheduler""",
     """CREATE VIEW progress AS
 -- One row per submission: submitted = done + bad + pending. A set is done when each of its measurements is, and bad when it was
 -- given up; one that was not handed out yet is pending where it is known how many there are, and not yet submitted elsewhere.

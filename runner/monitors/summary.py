@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -78,12 +77,10 @@ class SummaryMonitor(AbstractMonitor):
 
     Args:
         stream: Where to print instead of the standard output.
-        expected: What is expected of the groups with these labels, to be printed beside them.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, expected: Mapping[str, object] | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
-        self._expected = {str(label): str(what) for label, what in (expected or {}).items()}
         self._groups: dict[str, SummaryRow] = {}
         self._coarse = False
 
@@ -127,9 +124,7 @@ class SummaryMonitor(AbstractMonitor):
             return "No task set has ended."
         rows = self.rows()
         by_name = not all(row.by_utilization for row in rows)
-        expected = (self._expected.get(row.label, "-") for row in rows)
-        lines = [_HEADER, *((*_cells(row), what) for row, what in zip(rows, expected, strict=True))]
-        lines.append((*_cells(total), "" if self._expected else "0"))
+        lines = [_HEADER, *map(_cells, rows), _cells(total)]
         lines[0] = ("task set" if by_name else "utilization", *_HEADER[1:])
         # A column that says nothing but 0 is left out, if it is about what rarely happens.
         shown = [column for column in range(len(_HEADER)) if column not in _RARE or lines[-1][column] != "0"]
@@ -180,9 +175,8 @@ _HEADER = (
     "jobs",
     "missed",
     "worst R/D",
-    "expected",
 )
-_RARE = frozenset({4, 5, 9})
+_RARE = frozenset({4, 5})
 
 
 def _measured(blank: SummaryRow, digest: Digest) -> SummaryRow:

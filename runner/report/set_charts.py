@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from runner.confidence import wilson
 from runner.report.acceptance import LABELS, Acceptance, AnalysedPoint, Point
 from runner.report.canvas import BAD, COLOURS, DASHES, GRID, INK, MARKERS, MUTED, OWN_ID, legend
 from runner.report.fleet import Fleet
-from runner.report.statistics import wilson
 from runner.text.log_lines import clean
 
 #: Name of a test in the data -> in words.

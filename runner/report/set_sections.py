@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
+from runner.confidence import wilson
 from runner.report import set_charts
 from runner.report.acceptance import LABELS, Point
 from runner.report.canvas import Chart
@@ -13,7 +14,6 @@ from runner.report.disagreements import KINDS
 from runner.report.page import Section, Table
 from runner.report.reading import RunData
 from runner.report.set_charts import name_of_test
-from runner.report.statistics import wilson
 
 _NO_SETS = "No task set of a known utilization has been measured."
 

@@ -61,6 +61,7 @@ _ATTRIBUTES: Mapping[str, Callable[[object, str], Any]] = MappingProxyType(
         "overrun_policy": member(OverrunPolicy),
         "admission_control": flag,
         "dl_margin": lambda value, key: number(value, key, 0, MAX_MARGIN),
+        "dl_margin_least": lambda value, key: count(period_ns(value, key), key, 0, MAX_TIME_NS),
     }
 )
 _DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -75,6 +76,7 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "jitter": 0.0,
         "workload": SPIN,
         "horizon": None,
+        "dl_margin_least": "100us",
     }
 )
 
@@ -108,8 +110,8 @@ class RandomTaskSets:
         policy: Scheduling class of every task.
         overrun_policy: Of every set.
         admission_control: Of every set.
-        dl_margin: SCHED_DEADLINE only: budget beyond C, as a fraction of C. Without any, the scheduler's own cost throttles jobs
-            that keep to their C; the admission test counts it.
+        dl_margin, dl_margin_least: SCHED_DEADLINE only: budget beyond C, as a fraction of C, but at least `"100us"`. Without any, the
+            scheduler's own cost, tens of µs a job whatever its C, throttles jobs that keep to their C. Admission counts it.
 
     Raises:
         UsageError: when no such set exists, or hardly any; names the parameter, and the alternative.
@@ -203,7 +205,8 @@ class RandomTaskSets:
             chosen.pop("share_max"),
             self._share_bounds,
         )
-        return Recipe(shares=shares, horizon_ns=chosen.pop("horizon"), **chosen)
+        least_ns = chosen.pop("dl_margin_least")
+        return Recipe(shares=shares, horizon_ns=chosen.pop("horizon"), dl_margin_least_ns=least_ns, **chosen)
 
     @property
     def totals(self) -> tuple[float | None, ...]:

@@ -46,6 +46,7 @@ class Recipe:
         policy: Scheduling class of every task.
         overrun_policy, admission_control: Of the set.
         dl_margin: SCHED_DEADLINE only: budget beyond C, as a fraction of C.
+        dl_margin_least_ns: But at least so much.
     """
 
     n_tasks: int
@@ -62,6 +63,7 @@ class Recipe:
     overrun_policy: OverrunPolicy
     admission_control: bool
     dl_margin: float
+    dl_margin_least_ns: int
 
     def check(self) -> None:
         """Refuse what no set can come of, or none that could run: now, rather than in the middle of a run.
@@ -217,7 +219,8 @@ class Recipe:
             deadline_ns = self.deadlines.draw(cost_ns or 1, period_ns, draws[Stream.DEADLINES])
         budget_ns = None
         if self.policy is Policy.DEADLINE and cost_ns is not None:
-            budget_ns = min(deadline_ns or period_ns, math.ceil(cost_ns * (1 + self.dl_margin)))
+            margin_ns = max(math.ceil(cost_ns * self.dl_margin), self.dl_margin_least_ns)
+            budget_ns = min(deadline_ns or period_ns, cost_ns + margin_ns)
         workload, arguments = SPIN, dict[str, int]()
         if Stream.PROGRAMS in draws:
             workload, arguments = draw_program(self.workload, draws[Stream.PROGRAMS])

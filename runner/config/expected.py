@@ -1,0 +1,78 @@
+"""`expected`: what an experiment's config says should come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner.errors import UsageError
+from runner.expectations import Bound, Expectations, ExpectedSet, Unit
+from runner.text.excerpt import excerpt
+
+
+@dataclass
+class ExpectedSetConf:
+    """Of one task set; see `runner.expectations.ExpectedSet`."""
+
+    worst_response: list[str] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
+    refused: list[int] | None = None
+
+
+@dataclass
+class ExpectedConf:
+    """Of a run; see `runner.expectations.Expectations`."""
+
+    sets: dict[str, ExpectedSetConf] = field(default_factory=dict)
+    acceptance: dict[str, dict[str, str]] = field(default_factory=dict)
+    slack: float | None = None
+    overload: float | None = None
+
+
+def to_expectations(config: DictConfig) -> Expectations:
+    """Checked as far as values go.
+
+    Raises:
+        UsageError: a value is none that could come out; names the key.
+    """
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)  # noqa: S101 - the schema holds it
+    return Expectations(
+        sets={str(name): _set(one, f"expected.sets.{name}") for name, one in values["sets"].items()},
+        acceptance={
+            str(curve): {
+                _utilization(u, f"expected.acceptance.{curve}"): Bound.parse(
+                    text, Unit.SHARE, f"expected.acceptance.{curve}.{u}"
+                )
+                for u, text in points.items()
+            }
+            for curve, points in values["acceptance"].items()
+        },
+        slack=values["slack"],
+        overload=values["overload"],
+    )
+
+
+def _set(values: dict[str, list[str] | list[int] | None], key: str) -> ExpectedSet:
+    worst = [
+        Bound.parse(str(text), Unit.TIME, f"{key}.worst_response[{idx}]")
+        for idx, text in enumerate(values["worst_response"] or ())
+    ]
+    refused = values["refused"]
+    return ExpectedSet(
+        worst_response=tuple(worst),
+        missed=tuple(map(int, values["missed"] or ())),
+        refused=None if refused is None else tuple(map(int, refused)),
+    )
+
+
+def _utilization(text: object, key: str) -> float:
+    try:
+        return round(float(str(text)), 6)
+    except ValueError:
+        raise UsageError(
+            f"{key}.{excerpt(text)[1:-1]} is no utilization",
+            where=f"{key}.{excerpt(text)[1:-1]}",
+            next_step='write points like "0.80": "0.999"',
+        ) from None
