@@ -123,7 +123,8 @@ class Agent:
         Raises:
             HostError: they are not the image that was announced.
         """
-        assert self._setup.image is not None and self._partial is not None  # noqa: S101 - as above
+        assert self._setup.image is not None  # noqa: S101 - as above
+        assert self._partial is not None  # noqa: S101 - some file was sent
         identity, arch, name = self._setup.image
         if GuestImage.load(self._partial, arch=arch).identity != identity:
             raise HostError(f"the image did not arrive whole at worker {self._setup.worker}")

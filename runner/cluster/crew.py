@@ -48,6 +48,7 @@ class Crew:
         """Start to work for a fleet; workers may have joined before."""
         with self._lock:
             self._hooks = hooks
+            self._alone_since_s = time.monotonic()
             waiting, self._waiting = self._waiting, {}
         for seat, exchange in waiting.values():
             self.joined(seat, exchange)
@@ -87,6 +88,12 @@ class Crew:
         if hooks is not None:
             hooks.queue.wake()
             hooks.on_change()
+
+    @property
+    def n_workers(self) -> int:
+        """Workers that can be used."""
+        with self._lock:
+            return len(self._links)
 
     # As a fleet asks
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from runner.cluster.messages import Assignment, Order, Reply, Report
@@ -248,10 +249,8 @@ class Link(threading.Thread):
                 raise report.error
             return replace(report.result, jobs=tuple(jobs))
 
-        try:
+        with suppress(MachineKilled):  # it went back uncharged
             self._attempts.make(lease, run, produce)
-        except MachineKilled:
-            pass  # it went back uncharged
 
     def _release(self, why: str) -> None:
         """Give back, uncharged, all that is leased."""

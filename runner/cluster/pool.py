@@ -111,7 +111,9 @@ def pool(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_processes, before)
-        stack.enter_context(dask.config.set({"temporary-directory": str(folder)}))
+        # What its processes log is about connections that end, which is said here in one line each.
+        options = {"temporary-directory": str(folder), "logging.distributed": "critical"}
+        stack.enter_context(dask.config.set(options))
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with _without_interrupts():
             try:
@@ -119,7 +121,8 @@ def pool(
                 close = getattr(cluster, "close", None)
                 if close is not None:
                     stack.callback(_quietly, close, timeout=END_S)
-                client = distributed.Client(cluster, set_as_default=False, timeout=END_S)
+                connect: Any = distributed.Client
+                client = connect(cluster, set_as_default=False, timeout=END_S)
             except RunnerError:
                 raise
             except Exception as exc:
@@ -191,7 +194,7 @@ class _Members(threading.Thread):
                 try:
                     self._equip(member)
                 except Exception as exc:  # noqa: BLE001 - one computer's trouble is not the others'
-                    _log.warning("worker %s cannot be used: %s", member.seat.worker, exc)
+                    _log.warning("worker %s cannot be used: %r", member.seat.worker, exc)
                 else:
                     self._crew.joined(member.seat, member.exchange)
 
@@ -254,6 +257,6 @@ def running_scheduler(address: str) -> str:
     Raises:
         UsageError: there is no address.
     """
-    if not isinstance(address, str) or "://" not in address:
+    if "://" not in str(address):
         raise UsageError(f"address is {address!r}", next_step="name the scheduler: tcp://HOST:8786")
     return address

@@ -34,13 +34,15 @@ def shares(n_machines: int, seats: Sequence[Seat], *, per_computer: int) -> dict
     while n_left > 0:
         before = n_left
         for seat in seats:
-            if seat.capacity is None:
-                full = on[seat.computer] >= per_computer
-            else:
-                full = dealt[seat.worker] >= seat.capacity
+            open_ended = seat.capacity is None
+            full = (
+                on[seat.computer] >= per_computer
+                if open_ended
+                else dealt[seat.worker] >= (seat.capacity or 0)
+            )
             if n_left > 0 and not full:
                 dealt[seat.worker] += 1
-                on[seat.computer] += seat.capacity is None
+                on[seat.computer] += open_ended
                 n_left -= 1
         if n_left == before:
             break

@@ -17,9 +17,9 @@ def slurm_cluster(n_jobs: int, **arguments: Any) -> object:  # noqa: ANN401 - th
         UsageError: the extra is not installed.
     """
     try:
-        from dask_jobqueue import SLURMCluster  # late import: an extra
+        import dask_jobqueue  # late import: an extra
     except ImportError as exc:
         raise missing(exc) from exc
-    cluster = SLURMCluster(**arguments)
+    cluster: Any = dask_jobqueue.SLURMCluster(**arguments)
     cluster.scale(jobs=n_jobs)
     return cluster

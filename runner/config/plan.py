@@ -270,7 +270,7 @@ def _refuse_code(value: Any, key: str) -> None:  # noqa: ANN401 - plain values, 
             raise UsageError(
                 f"{what} would have code executed inside of {key}",
                 where=what,
-                next_step="only tasksets, each monitor, machines.session and machines.cluster.dask name a class: make the rest in there, from values",
+                next_step="only tasksets, monitors, session and cluster.dask name a class: make the rest in there, from values",
             )
         _refuse_code(one, name)
 
