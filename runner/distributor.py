@@ -34,6 +34,7 @@ from runner.paths import RunPaths
 from runner.queue.jobs import JobQueue, queue_of
 from runner.queue.lease import Job
 from runner.shortage import as_shortage
+from runner.steering import Steerable
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -41,7 +42,7 @@ CLOSE_TIMEOUT_S = 60.0
 _log = logging.getLogger("runner.distributor")
 
 
-class Distributor:
+class Distributor(Steerable):
     """Owns the queue of jobs and the fleet of machines, and keeps the machines busy.
 
         with Distributor(max_machine=2) as distributor:
@@ -172,22 +173,6 @@ class Distributor:
         """How many machines there may be."""
         return self._max
 
-    def set_max_machine_value(self, max_machine: int) -> None:
-        """Rescale: more machines start at once; surplus ones finish their task set first.
-
-        Raises:
-            UsageError: when the number is out of range; nothing is changed then.
-        """
-        self._steer("set_max_machine_value", max_machine, None)
-
-    def steer(self, max_machine: int, state: RunState) -> None:
-        """Rescale and change the state in one step, as the control file asks for it.
-
-        Raises:
-            UsageError: when the number is out of range; nothing is changed then.
-        """
-        self._steer("steer", max_machine, state)
-
     def get_distributor_state(self) -> FleetState:
         """What the fleet is doing."""
         with self._changed:
@@ -204,22 +189,6 @@ class Distributor:
                 allowed_machines=self._gate.at_most(self._max),
                 shortage=self._gate.shortage,
             )
-
-    def pause(self) -> None:
-        """Start no further task set; those that run finish, the machines stay."""
-        self._steer("pause", None, RunState.PAUSE)
-
-    def resume(self) -> None:
-        """Go on after `pause`, `shut_down_all_machines` or `kill_all_machines`."""
-        self._steer("resume", None, RunState.RUN)
-
-    def shut_down_all_machines(self) -> None:
-        """Let every machine finish its task set and close; `resume()` starts machines again. Returns at once."""
-        self._steer("shut_down_all_machines", None, RunState.DRAIN)
-
-    def kill_all_machines(self) -> None:
-        """End every machine now; their task sets go back to the queue. Returns at once; `resume()` starts over."""
-        self._steer("kill_all_machines", None, RunState.KILL)
 
     def _steer(self, method: str, max_machine: int | None, state: RunState | None) -> None:
         """Take over what the operator wants; None changes nothing. Whatever failed before gets another chance."""

@@ -20,7 +20,7 @@ RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
     "cluster cluster.shares"
-    " model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet specs"
+    " model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet steering specs"
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",

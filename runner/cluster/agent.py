@@ -203,7 +203,7 @@ class Agent:
             reserves=self._setup.reserves,
             standby=True,
         )
-        threading.Thread(target=self._watch, args=(self._fleet,), name="silence", daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._fleet,), name="silence").start()
 
     def _watch(self, fleet: Distributor) -> None:
         """End a fleet that nobody asks about any more."""

@@ -29,7 +29,6 @@ POLL_S = 0.1
 #: Task sets that wait at a worker for each of its machines: at least, and at most however fast they are.
 MIN_AHEAD, MAX_AHEAD = 2, 128
 
-_numbers = itertools.count(1)
 _log = logging.getLogger("runner.cluster")
 
 
@@ -93,6 +92,7 @@ class Link(threading.Thread):
         # What of the worker has to be waited for: its fleet, or leases.
         self._open = False
         self._leases: dict[int, Lease] = {}
+        self._numbers = itertools.count(1)
         self._ahead = MIN_AHEAD
         self._attempts = Attempts(
             hooks.queue,
@@ -180,7 +180,7 @@ class Link(threading.Thread):
             lease = self._hooks.queue.try_acquire()
             if lease is None:
                 break
-            number = next(_numbers)
+            number = next(self._numbers)
             with self._changed:
                 self._leases[number] = lease
             batch.append(Assignment(number, lease.taskset, lease.job.session_parameters))

@@ -20,7 +20,7 @@ class Assignment:
     """A task set to be measured once.
 
     Attributes:
-        number: Of the coordinator's lease: never used again.
+        number: Of the coordinator's lease; never used again for that worker.
         session_parameters: As in `Distributor.add_job`.
     """
 

@@ -20,6 +20,7 @@ def slurm_cluster(n_jobs: int, **arguments: Any) -> object:  # noqa: ANN401 - th
         import dask_jobqueue  # late import: an extra
     except ImportError as exc:
         raise missing(exc) from exc
-    cluster: Any = dask_jobqueue.SLURMCluster(**arguments)
+    library: Any = dask_jobqueue
+    cluster = library.SLURMCluster(**arguments)
     cluster.scale(jobs=n_jobs)
     return cluster
