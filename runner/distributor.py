@@ -34,7 +34,7 @@ from runner.paths import RunPaths
 from runner.queue.jobs import JobQueue, queue_of
 from runner.queue.lease import Job
 from runner.shortage import as_shortage
-from runner.steering import Steerable
+from runner.steering import Steerable, checked
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -91,7 +91,7 @@ class Distributor(Steerable):
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
-        self._max = self._checked(max_machine)
+        self._max = checked(max_machine, self._limit)
         self._kind = kind or qemu_by_mailbox()
         self._repeat = repeat
         self._reuse = reuse
@@ -125,15 +125,6 @@ class Distributor(Steerable):
                     on_incident=self._note,
                 )
             )
-
-    def _checked(self, n: int) -> int:
-        if not 0 <= n <= self._limit:
-            raise UsageError(
-                f"{n} machines are asked for, the limit is {self._limit}",
-                where="machines.count",
-                next_step=f"choose 0 … {self._limit}, or raise machines.limit",
-            )
-        return n
 
     # Work
 
@@ -195,7 +186,7 @@ class Distributor(Steerable):
         with self._changed:
             self._refuse_if_closed(method)
             if max_machine is not None:
-                self._max = self._checked(max_machine)
+                self._max = checked(max_machine, self._limit)
                 self._gate.want(max_machine)
                 self._roster.pardon()
             if state is not None and state is not self._state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from runner.errors import UsageError
 from runner.fleet import RunState
 
 
@@ -45,3 +46,18 @@ class Steerable(ABC):
     def kill_all_machines(self) -> None:
         """End every machine now; their task sets go back to the queue. Returns at once; `resume()` starts over."""
         self._steer("kill_all_machines", None, RunState.KILL)
+
+
+def checked(n: int, limit: int) -> int:
+    """The number of machines, if it is one that there may be.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not 0 <= n <= limit:
+        raise UsageError(
+            f"{n} machines are asked for, the limit is {limit}",
+            where="machines.count",
+            next_step=f"choose 0 … {limit}, or raise machines.limit",
+        )
+    return n
