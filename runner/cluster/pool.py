@@ -183,7 +183,8 @@ class _Members(threading.Thread):
                 return
 
     def _look(self) -> None:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        # Asked for directly: what the client keeps of it is overwritten, without any worker, every other second.
+        workers = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
         for address, member in list(self._members.items()):
             if address not in workers:
                 member.gone = True
