@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import replace
+from pathlib import Path
 
 from runner.config.plan import RunPlan, located
 from runner.errors import TaskSetError, UsageError
@@ -50,11 +52,12 @@ def check(plan: RunPlan) -> tuple[TaskSetSource, tuple[AbstractMonitor, ...], Ma
             )
         monitors.append(monitor)
     _check_tasksets(source, _vcpus(plan), punctual=not _is_ideal(plan.open_session.func))
-    kind = _kind(plan)
+    kind = kind_of(plan)
     _check_session(plan)
     if plan.qemu is not None:
         check_spec(plan.qemu)
-        find_binary(plan.qemu)
+        if plan.cluster is None:  # QEMU is needed where the machines are
+            find_binary(plan.qemu)
     elif plan.genode is not None:
         check_genode_spec(plan.genode)
         find_genode_qemu(plan.genode)
@@ -135,7 +138,12 @@ def _no_session(kind: type) -> UsageError:
     )
 
 
-def _kind(plan: RunPlan) -> MachineKind:
+def kind_of(plan: RunPlan, image: Path | None = None) -> MachineKind:
+    """What the machines of a plan are made of; also on a worker of a cluster.
+
+    Args:
+        image: Where the guests' image is on this computer, if it came from another.
+    """
     made_by = plan.open_session.func
 
     def open_session(host: AbstractHost | None) -> AbstractSession:
@@ -152,7 +160,8 @@ def _kind(plan: RunPlan) -> MachineKind:
     if plan.genode is not None:
         kind = genode(plan.genode, open_session, policy=plan.policy, reset=plan.reset)
     elif plan.qemu is not None:
-        kind = qemu(plan.qemu, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
+        spec = plan.qemu if image is None else replace(plan.qemu, image=image)
+        kind = qemu(spec, open_session, policy=plan.policy, reset=plan.reset, limits=plan.limits)
     else:
         return without_host(open_session, policy=plan.policy, ideal=_is_ideal(made_by))
     return with_screens(kind) if plan.console is Console.SCREEN else kind

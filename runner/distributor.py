@@ -10,8 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from runner.admission.capacity import Reserves
+from runner.admission.capacity import Needs, Reserves
 from runner.admission.gate import Gate
+from runner.cluster.crew import Crew
+from runner.cluster.link import Hooks
 from runner.data.progress import Progress
 from runner.data.reuse import EarlierRun
 from runner.deadline import Deadline
@@ -32,6 +34,7 @@ from runner.paths import RunPaths
 from runner.queue.jobs import JobQueue, queue_of
 from runner.queue.lease import Job
 from runner.shortage import as_shortage
+from runner.steering import Steerable, checked
 
 MACHINE_LIMIT = 7
 CLOSE_TIMEOUT_S = 60.0
@@ -39,7 +42,7 @@ CLOSE_TIMEOUT_S = 60.0
 _log = logging.getLogger("runner.distributor")
 
 
-class Distributor:
+class Distributor(Steerable):
     """Owns the queue of jobs and the fleet of machines, and keeps the machines busy.
 
         with Distributor(max_machine=2) as distributor:
@@ -63,6 +66,9 @@ class Distributor:
         reuse: Where to look for results before they are measured; stays the caller's, and open until `close()` has returned.
         folder: The run folder, for the logs and consoles of the machines; a new one under `outputs/` by default.
         reserves: What is left to everybody else on this computer.
+        standby: Keep machines that have nothing to do until `close()`: more is to come. `wait()` does not return then.
+        crew: The workers of a cluster, which have the machines; this computer has none. `kind` says then what the queue is to be
+            patient with.
         on_change: Called from any thread whenever `get_distributor_state()` would answer something else; must return at once.
 
     Raises:
@@ -80,21 +86,23 @@ class Distributor:
         reuse: EarlierRun | None = None,
         folder: Path | None = None,
         reserves: Reserves | None = None,
+        standby: bool = False,
+        crew: Crew | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self._limit = machine_limit
-        self._max = self._checked(max_machine)
+        self._max = checked(max_machine, self._limit)
         self._kind = kind or qemu_by_mailbox()
         self._repeat = repeat
         self._reuse = reuse
         self._paths = RunPaths(folder) if folder is not None else RunPaths.new(Path("outputs"))
         self._on_change = on_change
-        self._queue = JobQueue()
+        self._queue = JobQueue(standby=standby)
         self._n_submissions = 0
-        self._roster = Roster(machine_limit, self._kind.policy, self._new_machine)
-        self._gate = Gate(
-            self._kind.needs, reserves or Reserves(), self._paths.folder, self._roster, self._look
-        )
+        self._machines = Roster(machine_limit, self._kind.policy, self._new_machine)
+        self._roster: Roster | Crew = self._machines if crew is None else crew
+        needs = self._kind.needs if crew is None else Needs()
+        self._gate = Gate(needs, reserves or Reserves(), self._paths.folder, self._roster, self._look)
         self._dispatcher = MonitorDispatcher(
             on_failure=self._take_monitor_failure, on_trouble=self._gate.look_at_monitors
         )
@@ -106,15 +114,17 @@ class Distributor:
         self._closed = False
         self._gate.open(max_machine, self._dispatcher.troubles)
         self._dispatcher.__enter__()
-
-    def _checked(self, n: int) -> int:
-        if not 0 <= n <= self._limit:
-            raise UsageError(
-                f"{n} machines are asked for, the limit is {self._limit}",
-                where="machines.count",
-                next_step=f"choose 0 … {self._limit}, or raise machines.limit",
+        if crew is not None:
+            crew.begin(
+                Hooks(
+                    queue=self._queue,
+                    policy=self._kind.policy,
+                    evidence=self._evidence,
+                    on_change=self._look_again,
+                    on_error=self._take_error,
+                    on_incident=self._note,
+                )
             )
-        return n
 
     # Work
 
@@ -154,22 +164,6 @@ class Distributor:
         """How many machines there may be."""
         return self._max
 
-    def set_max_machine_value(self, max_machine: int) -> None:
-        """Rescale: more machines start at once; surplus ones finish their task set first.
-
-        Raises:
-            UsageError: when the number is out of range; nothing is changed then.
-        """
-        self._steer("set_max_machine_value", max_machine, None)
-
-    def steer(self, max_machine: int, state: RunState) -> None:
-        """Rescale and change the state in one step, as the control file asks for it.
-
-        Raises:
-            UsageError: when the number is out of range; nothing is changed then.
-        """
-        self._steer("steer", max_machine, state)
-
     def get_distributor_state(self) -> FleetState:
         """What the fleet is doing."""
         with self._changed:
@@ -187,28 +181,12 @@ class Distributor:
                 shortage=self._gate.shortage,
             )
 
-    def pause(self) -> None:
-        """Start no further task set; those that run finish, the machines stay."""
-        self._steer("pause", None, RunState.PAUSE)
-
-    def resume(self) -> None:
-        """Go on after `pause`, `shut_down_all_machines` or `kill_all_machines`."""
-        self._steer("resume", None, RunState.RUN)
-
-    def shut_down_all_machines(self) -> None:
-        """Let every machine finish its task set and close; `resume()` starts machines again. Returns at once."""
-        self._steer("shut_down_all_machines", None, RunState.DRAIN)
-
-    def kill_all_machines(self) -> None:
-        """End every machine now; their task sets go back to the queue. Returns at once; `resume()` starts over."""
-        self._steer("kill_all_machines", None, RunState.KILL)
-
     def _steer(self, method: str, max_machine: int | None, state: RunState | None) -> None:
         """Take over what the operator wants; None changes nothing. Whatever failed before gets another chance."""
         with self._changed:
             self._refuse_if_closed(method)
             if max_machine is not None:
-                self._max = self._checked(max_machine)
+                self._max = checked(max_machine, self._limit)
                 self._gate.want(max_machine)
                 self._roster.pardon()
             if state is not None and state is not self._state:
@@ -227,6 +205,17 @@ class Distributor:
     def _refuse_if_closed(self, method: str) -> None:
         if self._closed:
             raise UsageError(f"Distributor.{method}() after close()", next_step="create a new Distributor")
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the fleet gave up: what `wait()` raises; None if it did not."""
+        return self._error
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are machines."""
+        with self._changed:
+            return bool(self._roster.names)
 
     # The end
 
@@ -309,7 +298,8 @@ class Distributor:
             self._roster.kill()
         else:
             with self._gate.starting():
-                self._roster.rescale(self._target(), 0 if self._over else self._gate.at_most(self._max))
+                target, allowed = self._target(), 0 if self._over else self._gate.at_most(self._max)
+                self._roster.rescale(target, allowed, paused=held)
         waiting = not (self._over or self._closed or self._state is RunState.KILL or self._queue.drained)
         if waiting and not self._gate.held and (error := self._roster.despair(self._max)) is not None:
             self._give_up(error)
@@ -353,7 +343,7 @@ class Distributor:
     def _ended(self, machine: Machine) -> None:
         with self._at_top():
             error = self._queue.error or machine.error
-            fatal = self._roster.ended(machine) or self._queue.error is not None
+            fatal = self._machines.ended(machine) or self._queue.error is not None
             if fatal and error is not None and not self._gate.short(error):
                 self._give_up(error)
             self._reconcile()
@@ -366,6 +356,17 @@ class Distributor:
                 self._roster.pardon()  # whoever failed meanwhile did so for want of the same
             if (changed or self._roster.due) and not self._closed:
                 self._reconcile()
+
+    def _look_again(self) -> None:
+        """A worker has something new."""
+        with self._at_top():
+            self._reconcile()
+
+    def _take_error(self, error: Exception) -> None:
+        """What a worker's results led to must end the run."""
+        with self._at_top():
+            self._give_up(error)
+            self._reconcile()
 
     @contextmanager
     def _at_top(self) -> Iterator[None]:

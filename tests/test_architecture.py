@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
     " exit_codes admission.holds shortage",
-    "model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet specs"
+    "cluster cluster.shares"
+    " model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet steering specs"
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
@@ -49,14 +50,18 @@ RANKS = (
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet data.reading data.batch"
     " monitors.batching queue.retries"
     " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
-    " run_folder.lock admission.readings admission.gate operator.screen operator.attachment",
+    " run_folder.lock admission.readings admission.gate operator.screen operator.attachment"
+    " cluster.messages",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress"
     " monitors.csv"
     " monitors.mongodb monitors.parquet monitors.postgresql monitors.sqlite monitors.stdout monitors.summary",
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
-    "machines.roster distributor",
+    "machines.roster cluster.link cluster.crew",
+    "distributor cluster.relay",
+    "cluster.agent",
+    "cluster.pool cluster.slurm",
     "operator.terminal run_folder.guests run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements"
     " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
     " report.canvas report.disagreements report.expected"
@@ -129,6 +134,9 @@ HOMES = {
         "runner.report.job_charts",
         "runner.report.set_charts",
     },
+    "distributed": {"runner.cluster.pool"},
+    "dask": {"runner.cluster.pool"},
+    "dask_jobqueue": {"runner.cluster.slurm"},
     "host_setup": set[str](),  # makes hosts ready, in a process of its own
     "tests": set[str](),
 }

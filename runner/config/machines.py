@@ -44,6 +44,33 @@ def check_counts(count: int, limit: int) -> None:
         )
 
 
+def check_cluster(machines: DictConfig, *, reuse: bool) -> None:
+    """Refuse what only one computer can have.
+
+    Raises:
+        UsageError: names the key in full.
+    """
+    cluster = machines.cluster
+    if cluster.guests_per_worker is not None:
+        _require_positive(cluster.guests_per_worker, "machines.cluster.guests_per_worker")
+    _require_positive(cluster.patience_s, "machines.cluster.patience_s")
+    for key, is_there, what in (
+        ("machines.host", machines.host == "genode_board", "boards are nobody's in particular"),
+        ("machines.host", machines.host == "genode_pbxa9", "a Genode image is not sent"),
+        (
+            "machines.network",
+            machines.network.kind == NetworkKind.BRIDGE,
+            "addresses on a bridge are one computer's",
+        ),
+        ("machines.console", machines.console == Console.SCREEN, "consoles are shown on this computer"),
+        ("reuse", reuse, "what an earlier run measured is looked up on one computer only"),
+    ):
+        if is_there:
+            raise UsageError(
+                f"{key} does not go with a cluster: {what}", where=key, next_step="set machines/cluster=none"
+            )
+
+
 def to_network(machines: DictConfig) -> NetworkSpec:
     """The frozen form of `machines.network`, checked for as many machines as there may be.
 

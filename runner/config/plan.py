@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from runner.admission.capacity import Reserves
 from runner.config import schemas as config_schemas
 from runner.config.expected import ExpectedConf, to_expectations
 from runner.config.machines import (
+    MAX_MACHINES,
+    check_cluster,
     check_counts,
     to_boards,
     to_console,
@@ -58,10 +61,28 @@ SECTIONS: Mapping[str, Any] = MappingProxyType(
         "machines.policy": config_schemas.PolicyConf,
         "machines.disturbance": config_schemas.DisturbanceConf,
         "machines.admission": config_schemas.AdmissionConf,
+        "machines.cluster": config_schemas.ClusterConf,
     }
 )
 # What would change how Hydra makes an object; nobody needs it here.
 _HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """Which computers the machines are on.
+
+    Attributes:
+        make: Makes any of Dask's clusters, or returns the address of a scheduler.
+        per_computer: Machines at most on a computer whose workers do not say what they can hold.
+        guests_per_worker: What a worker can hold that does not declare it as a Dask resource; None: as much as its computer.
+        patience_s: How long there may be no worker before the run ends with an error.
+    """
+
+    make: partial[object]
+    per_computer: int
+    guests_per_worker: int | None = None
+    patience_s: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +107,7 @@ class RunPlan:
         seed: Of the task sets, where they have one.
         report: Whether a report is made at the end.
         expected: What should come out.
+        cluster: Which computers the machines are on; None: this one.
     """
 
     tasksets: object
@@ -106,6 +128,7 @@ class RunPlan:
     console: Console = Console.PTY
     report: bool = True
     expected: Expectations = field(default_factory=Expectations)
+    cluster: ClusterPlan | None = None
 
 
 def to_plan(config: DictConfig) -> RunPlan:
@@ -121,7 +144,10 @@ def to_plan(config: DictConfig) -> RunPlan:
     if missing:
         raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
     machines = config.machines
-    check_counts(machines.count, machines.limit)
+    cluster = _cluster(config)
+    # With a cluster the limit is each computer's; what the workers can hold bounds the fleet.
+    limit = machines.limit if cluster is None else MAX_MACHINES
+    check_counts(machines.count, limit)
     if not 1 <= config.repeat <= MAX_REPEAT:
         raise UsageError(
             f"repeat is {excerpt(config.repeat)}",
@@ -151,12 +177,27 @@ def to_plan(config: DictConfig) -> RunPlan:
         limits=to_limits(machines.disturbance),
         reserves=to_reserves(machines.admission),
         count=machines.count,
-        limit=machines.limit,
+        limit=limit,
+        cluster=cluster,
         seed=seed if isinstance(seed, int) else None,
         repeat=config.repeat,
         report=config.report,
         expected=to_expectations(config.expected),
         reuse=Path(config.reuse) if config.reuse is not None else None,
+    )
+
+
+def _cluster(config: DictConfig) -> ClusterPlan | None:
+    machines = config.machines
+    node, key = machines.cluster, "machines.cluster"
+    if not node.dask:
+        return None
+    check_cluster(machines, reuse=config.reuse is not None)
+    return ClusterPlan(
+        make=_made(node.dask, f"{key}.dask", call=False),
+        per_computer=machines.limit,
+        guests_per_worker=node.guests_per_worker,
+        patience_s=node.patience_s,
     )
 
 
@@ -202,6 +243,12 @@ def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - w
         cause = exc.__cause__
         if isinstance(cause, RunnerError):
             raise located(cause, key) from exc
+        if key == "machines.cluster.dask" and _is_missing(node["_target_"]):
+            raise UsageError(
+                f"{node['_target_']} is not installed",
+                where=key,
+                next_step="pip install 'rtfleet[cluster]', on every computer; or machines/cluster=none",
+            ) from exc
         while cause is not None and cause.__cause__ is not None:
             cause = cause.__cause__
         what = next(iter(str(cause or exc).splitlines()), "")
@@ -210,6 +257,10 @@ def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - w
             where=key,
             next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
         ) from exc
+
+
+def _is_missing(target: str) -> bool:
+    return importlib.util.find_spec(target.partition(".")[0]) is None
 
 
 def _refuse_code(value: Any, key: str) -> None:  # noqa: ANN401 - plain values, all references resolved
@@ -225,7 +276,7 @@ def _refuse_code(value: Any, key: str) -> None:  # noqa: ANN401 - plain values, 
             raise UsageError(
                 f"{what} would have code executed inside of {key}",
                 where=what,
-                next_step="only tasksets, each monitor and machines.session name a class: make the rest in there, from values",
+                next_step="only tasksets, monitors, session and cluster.dask name a class: make the rest in there, from values",
             )
         _refuse_code(one, name)
 

@@ -146,6 +146,15 @@ class NetworkConf:
 
 
 @dataclass
+class ClusterConf:
+    """Where machines are, if not on this computer; see `runner.config.plan.ClusterPlan`."""
+
+    dask: dict[str, Any] = field(default_factory=dict)
+    guests_per_worker: int | None = None
+    patience_s: float = 60.0
+
+
+@dataclass
 class MachinesConf:
     """The fleet: how many machines, and what they are made of.
 
@@ -161,6 +170,7 @@ class MachinesConf:
         disturbance: For `clock: host`: limits beyond which a measurement is repeated.
         admission: Memory and disk that the run leaves to others.
         network: What they are connected to.
+        cluster: Which computers they are on; `limit` is then that of one computer.
     """
 
     count: int = 1
@@ -178,6 +188,7 @@ class MachinesConf:
     disturbance: DisturbanceConf = field(default_factory=DisturbanceConf)
     admission: AdmissionConf = field(default_factory=AdmissionConf)
     network: NetworkConf = field(default_factory=NetworkConf)
+    cluster: ClusterConf = field(default_factory=ClusterConf)
 
 
 @dataclass
@@ -219,3 +230,4 @@ def register_schemas() -> None:
         store.store(group="monitors", name=f"base_{name}", node={name: schema})
     store.store(group="machines", name="base_machines", node=MachinesConf)
     store.store(group="machines/network", name="base_network", node=NetworkConf)
+    store.store(group="machines/cluster", name="base_cluster", node=ClusterConf)

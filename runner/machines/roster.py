@@ -90,8 +90,12 @@ class Roster:
         self._failures = Failures()
         self._error = None
 
-    def rescale(self, target: int, allowed: int) -> None:
-        """Start machines until `target` stay, and close those beyond `allowed`; a number in between changes nothing."""
+    def rescale(self, target: int, allowed: int, *, paused: bool = False) -> None:
+        """Start machines until `target` stay, and close those beyond `allowed`; a number in between changes nothing.
+
+        Args:
+            paused: Whether the queue is held: the machines see that there.
+        """
         staying = [name for name in self.names if not self._machines[name].closing]
         for name in staying[allowed:]:
             self._machines[name].close()

@@ -17,18 +17,27 @@ __all__ = ["Job", "JobQueue", "Lease", "TaskSetQueue"]
 class JobQueue:
     """The jobs in the order in which they were added, seen by machines as one stream of task sets.
 
-    Threads: every method may be called from any thread.
+    Jobs that have ended take no memory. Threads: every method may be called from any thread.
+
+    Args:
+        standby: Whether there is always more to come, so that machines wait for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, standby: bool = False) -> None:
         self._queues: list[TaskSetQueue] = []
+        self._standby = standby
+        # Sets of jobs that have ended, and were dropped.
+        self._n_done = self._n_bad = 0
         self._changed = threading.Condition()
         self._held = False
 
     def add(self, queue: TaskSetQueue) -> None:
         """Append a job."""
         with self._changed:
-            self._queues.append(queue)
+            ended = [one for one in self._queues if one.drained and one.error is None]
+            self._n_done += sum(one.n_done for one in ended)
+            self._n_bad += sum(one.n_bad for one in ended)
+            self._queues = [*(one for one in self._queues if one not in ended), queue]
             self._changed.notify_all()
 
     def hold(self) -> None:
@@ -94,7 +103,7 @@ class JobQueue:
     @property
     def drained(self) -> bool:
         """Whether every set of every job is done or bad."""
-        return all(queue.drained for queue in self._queues)
+        return not self._standby and all(queue.drained for queue in self._queues)
 
     @property
     def error(self) -> Exception | None:
@@ -109,17 +118,18 @@ class JobQueue:
     @property
     def n_total(self) -> int | None:
         """Sets of all jobs; None while that is not known."""
-        return _sum_known(queue.n_total for queue in self._queues)
+        n_total = _sum_known(queue.n_total for queue in self._queues)
+        return None if n_total is None else n_total + self._n_done + self._n_bad
 
     @property
     def n_done(self) -> int:
         """Sets measured so far."""
-        return sum(queue.n_done for queue in self._queues)
+        return self._n_done + sum(queue.n_done for queue in self._queues)
 
     @property
     def n_bad(self) -> int:
         """Sets given up so far."""
-        return sum(queue.n_bad for queue in self._queues)
+        return self._n_bad + sum(queue.n_bad for queue in self._queues)
 
     @property
     def n_running(self) -> int:

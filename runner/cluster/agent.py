@@ -1,0 +1,261 @@
+"""What the coordinator has on each worker: the fleet of one computer, as it would be without a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runner.admission.capacity import Reserves
+from runner.cluster.messages import Assignment, Order, Reply, Report
+from runner.cluster.relay import Relay
+from runner.distributor import Distributor
+from runner.errors import HostError
+from runner.faults.recovery import Recovery
+from runner.fleet import RunState
+from runner.machines.station import MachineKind
+from runner.model import TaskSet
+from runner.qemu.image import GuestImage, images_folder
+
+#: When nobody has asked for so long, the coordinator is gone.
+SILENCE_S = 120.0
+_log = logging.getLogger("runner.cluster")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a worker is told once.
+
+    Attributes:
+        worker: Its name.
+        capacity: Machines that it may have at most.
+        make_kind: Makes the kind of machine, given the folder of the image where guests boot one of ours.
+        reserves: What is left to everybody else on its computer.
+        folder: Where logs and consoles go, if that is there: the run folder, on a shared file system; else they go to a temporary
+            folder, and are lost with the worker.
+        image: Identity, architecture and folder name of the guests' image; None: they boot none of ours.
+    """
+
+    worker: str
+    capacity: int
+    make_kind: Callable[[Path | None], MachineKind]
+    reserves: Reserves
+    folder: Path
+    image: tuple[str, str, str] | None = None
+
+
+class Batch:
+    """The task sets that came with one order."""
+
+    def __init__(self, assignments: Sequence[Assignment]) -> None:
+        self._tasksets = [assignment.taskset for assignment in assignments]
+        self.n_variants = len(self._tasksets)
+
+    def variants(self) -> Iterator[TaskSet]:
+        """All of them."""
+        return iter(self._tasksets)
+
+
+class Agent:
+    """Has its own Distributor do what is ordered: the machines, their recovery and their admission are those of one computer.
+
+    One attempt at each assignment: whether there is another is decided, and counted, by the coordinator.
+
+    Guarantees: after `end()`, or when nobody has asked for `SILENCE_S`, no machine, thread or temporary file is left.
+    Threads: any; one is served at a time.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._lock = threading.RLock()
+        self._asked = threading.Event()
+        self._relay = Relay()
+        self._fleet: Distributor | None = None
+        self._n_batches = 0
+        self._ended = False
+        self._recoveries: dict[Recovery, int] = {}
+        shared = setup.folder.is_dir() and os.access(setup.folder, os.W_OK)
+        self._temporary = None if shared else Path(tempfile.mkdtemp(prefix="rtfleet-worker-"))
+        self._folder = self._temporary or setup.folder / "workers" / setup.worker
+        self._image: Path | None = None
+        self._partial: Path | None = None
+        self._more_facts = {
+            "worker": setup.worker,
+            "host_cpu": _cpu_model(),
+            "host_kernel": platform.release(),
+        }
+
+    # The image
+
+    def lacks_image(self) -> bool:
+        """Whether the image has to be sent: it is not in this computer's cache."""
+        if self._setup.image is None:
+            return False
+        identity, arch, name = self._setup.image
+        folder = images_folder(arch) / name
+        try:
+            if GuestImage.load(folder, arch=arch).identity != identity:
+                return True
+        except HostError:
+            return True
+        self._image = folder
+        return False
+
+    def take_image(self, name: str, chunk: bytes) -> None:
+        """Append to a file of the image."""
+        assert self._setup.image is not None  # noqa: S101 - asked for by `lacks_image` alone
+        _, arch, _ = self._setup.image
+        if self._partial is None:
+            images_folder(arch).mkdir(parents=True, exist_ok=True)
+            self._partial = Path(tempfile.mkdtemp(prefix=".image-", dir=images_folder(arch)))
+        with open(self._partial / name, "ab", opener=_private) as file:
+            file.write(chunk)
+
+    def finish_image(self) -> None:
+        """All files were sent.
+
+        Raises:
+            HostError: they are not the image that was announced.
+        """
+        assert self._setup.image is not None  # noqa: S101 - as above
+        assert self._partial is not None  # noqa: S101 - some file was sent
+        identity, arch, name = self._setup.image
+        if GuestImage.load(self._partial, arch=arch).identity != identity:
+            raise HostError(f"the image did not arrive whole at worker {self._setup.worker}")
+        folder = images_folder(arch) / name
+        try:
+            self._partial.rename(folder)
+            self._partial = None
+        except OSError:  # another worker of this computer was first
+            self._drop_partial()
+        self._image = folder
+
+    def _drop_partial(self) -> None:
+        partial, self._partial = self._partial, None
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    # The fleet
+
+    def exchange(self, order: Order) -> Reply:
+        """Do what is ordered, and tell what is new."""
+        self._asked.set()
+        with self._lock:
+            return Reply(open=False) if self._ended else self._exchange(order)
+
+    def _exchange(self, order: Order) -> Reply:
+        if order.n_machines and not order.kill:
+            self._keep_fleet(order)
+        fleet = self._fleet
+        if fleet is None:
+            return Reply(open=False, recoveries=dict(self._recoveries))
+        if not order.kill:
+            fleet.steer(order.n_machines, RunState.PAUSE if order.paused else RunState.RUN)
+        if order.batch:
+            self._add(fleet, order.batch)
+        idle = not order.n_machines or order.kill
+        reports, incidents = self._relay.fetch(order.wait_s if not order.kill else 0.0)
+        state = fleet.get_distributor_state()
+        error = fleet.failure
+        busy = [machine for machine in state.machines if machine.taskset_id is not None]
+        if order.kill or error is not None or (idle and not busy and not fleet.busy):
+            late = self._close_fleet()
+            return Reply(
+                open=False,
+                reports=(*self._told(reports), *self._told(late)),
+                incidents=incidents,
+                recoveries=dict(self._recoveries),
+                error=error,
+            )
+        return Reply(
+            open=True,
+            reports=self._told(reports),
+            incidents=incidents,
+            machines=state.machines,
+            recoveries=_sum(self._recoveries, state.recoveries),
+        )
+
+    def _told(self, reports: Sequence[Report]) -> tuple[Report, ...]:
+        facts: dict[int, dict[str, str | int | float | None]] = {}
+        told = []
+        for report in reports:  # one dictionary for all of a station: it is sent once
+            shared = facts.setdefault(id(report.facts), {**report.facts, **self._more_facts})
+            told.append(replace(report, facts=shared))
+        return tuple(told)
+
+    def _keep_fleet(self, order: Order) -> None:
+        if self._fleet is not None:
+            return
+        kind = self._setup.make_kind(self._image)
+        policy = replace(kind.policy, max_tries=1, max_guest_tries=1, max_host_tries=1)
+        self._relay, self._n_batches = Relay(), 0
+        self._fleet = Distributor(
+            order.n_machines,
+            machine_limit=self._setup.capacity,
+            kind=replace(kind, policy=policy),
+            folder=self._folder,
+            reserves=self._setup.reserves,
+            standby=True,
+        )
+        threading.Thread(target=self._watch, args=(self._fleet,), name="silence").start()
+
+    def _watch(self, fleet: Distributor) -> None:
+        """End a fleet that nobody asks about any more."""
+        while self._asked.wait(SILENCE_S) and not fleet.closed:
+            self._asked.clear()
+        with self._lock:
+            if self._fleet is fleet:
+                _log.warning("nobody has asked for %.0f s: the machines end", SILENCE_S)
+                self.end()
+
+    def _add(self, fleet: Distributor, batch: Sequence[Assignment]) -> None:
+        parameters = batch[0].session_parameters
+        self._n_batches += 1
+        self._relay.expect(self._n_batches, batch)
+        fleet.add_job(Batch(batch), self._relay, *parameters)
+
+    def _close_fleet(self) -> tuple[Report, ...]:
+        fleet, self._fleet = self._fleet, None
+        if fleet is None:
+            return ()
+        fleet.close()
+        self._asked.set()
+        self._recoveries = _sum(self._recoveries, fleet.get_distributor_state().recoveries)
+        reports, _ = self._relay.fetch(0.0)
+        return reports
+
+    def end(self) -> None:
+        """Kill what runs and release everything; again does nothing."""
+        with self._lock:
+            self._ended = True
+            try:
+                self._close_fleet()
+            finally:
+                self._drop_partial()
+                if self._temporary is not None:
+                    shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _sum(one: Mapping[Recovery, int], other: Mapping[Recovery, int]) -> dict[Recovery, int]:
+    return {step: one.get(step, 0) + other.get(step, 0) for step in one.keys() | other.keys()}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _cpu_model() -> str | None:
+    """As the kernel names the processor; None where it does not."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine() or None

@@ -1,0 +1,262 @@
+"""The coordinator's side of one worker: what is leased to it, and what comes back."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from runner.cluster.messages import Assignment, Order, Reply, Report
+from runner.cluster.shares import Seat
+from runner.errors import InfrastructureError, MachineKilled
+from runner.events import Event, JobEvent, Run, RunResult
+from runner.faults.evidence import EvidenceStore
+from runner.faults.incidents import Incident
+from runner.faults.recovery import Recovery
+from runner.fleet import MachineState
+from runner.machines.attempt import Attempts
+from runner.monitors.channel import MonitorChannel
+from runner.queue.jobs import JobQueue
+from runner.queue.lease import Lease
+from runner.specs import MachinePolicy
+
+#: How long a worker collects what it reports, and so how long an order may take to get there.
+POLL_S = 0.1
+#: Task sets that wait at a worker for each of its machines: at least, and at most however fast they are.
+MIN_AHEAD, MAX_AHEAD = 2, 128
+
+_log = logging.getLogger("runner.cluster")
+
+
+class WorkerLost(InfrastructureError):
+    """A worker does not answer any more."""
+
+
+#: One round to a worker and back.
+Exchange = Callable[[Order], Reply]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the links of a fleet work with.
+
+    Attributes:
+        queue: Where task sets come from, and go back to.
+        policy: How patient the queue is.
+        evidence: Where to keep what is known of sets that are given up.
+        on_change: Called, without a lock, when there is something new to see or to do.
+        on_error: Called with what must end the run.
+        on_incident: Called with each fault.
+    """
+
+    queue: JobQueue
+    policy: MachinePolicy
+    evidence: EvidenceStore | None
+    on_change: Callable[[], None]
+    on_error: Callable[[Exception], None]
+    on_incident: Callable[[Incident, MonitorChannel | None], None]
+
+
+class Link(threading.Thread):
+    """Keeps one worker supplied, and hands what it reports to queue and monitors.
+
+    Guarantees: each lease goes back to the queue exactly once: as its report says, or uncharged when the worker is lost or has closed
+    its fleet. A report of a lease that is not out (any more) is dropped. Memory: at most `MAX_AHEAD` sets for each machine.
+    Threads: everything but `run` is for any thread.
+
+    Attributes:
+        seat: Where the worker is, and what it can hold.
+        machines: What its machines were doing when it answered last.
+        recoveries: How often each step was taken there.
+        error: Why it is of no use any more; None while it is.
+    """
+
+    def __init__(
+        self, seat: Seat, exchange: Exchange, hooks: Hooks, *, on_end: Callable[[Link], None]
+    ) -> None:
+        super().__init__(name=f"worker-{seat.worker}")
+        self.seat = seat
+        self.machines: tuple[MachineState, ...] = ()
+        self.recoveries: Mapping[Recovery, int] = {}
+        self.error: Exception | None = None
+        self._exchange = exchange
+        self._hooks = hooks
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._n_machines = 0
+        self._paused = self._kill = self._ending = False
+        # What of the worker has to be waited for: its fleet, or leases.
+        self._open = False
+        self._leases: dict[int, Lease] = {}
+        self._numbers = itertools.count(1)
+        self._ahead = MIN_AHEAD
+        self._attempts = Attempts(
+            hooks.queue,
+            hooks.policy,
+            _log,
+            on_start=lambda lease: None,
+            killed=lambda: None,
+            evidence=hooks.evidence,
+            logs=(),
+        )
+
+    def want(self, n_machines: int, *, paused: bool, kill: bool = False) -> None:
+        """What the worker is to have from now on."""
+        with self._changed:
+            self._n_machines, self._paused, self._kill = n_machines, paused, kill
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Nothing more is wanted of it: end the thread when its machines have ended."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it has, or may have, machines or leases."""
+        return self._open or bool(self._leases)
+
+    @property
+    def n_done(self) -> int:
+        """Task sets that were measured there."""
+        return self._attempts.n_done
+
+    def run(self) -> None:
+        """The thread; `start()` calls it."""
+        try:
+            while self._await_something():
+                self._round()
+        except WorkerLost as exc:
+            self.error = exc
+        except Exception as exc:  # noqa: BLE001 - the thread's top: the fleet raises it in the main thread
+            self.error = exc
+            self._hooks.on_error(exc)
+        finally:
+            self._release(f"worker {self.seat.worker} is gone")
+            self._open, self.machines = False, ()
+            self._on_end(self)
+
+    def _await_something(self) -> bool:
+        """Wait until the worker is wanted, or has to be heard; False when neither will be."""
+        with self._changed:
+            while not (self.at_work or self._wanted):
+                if self._ending:
+                    return False
+                self._changed.wait()
+        return True
+
+    @property
+    def _wanted(self) -> bool:
+        return bool(self._n_machines) and not (self._kill or self._ending or self._hooks.queue.drained)
+
+    def _round(self) -> None:
+        with self._changed:
+            wanted = self._n_machines if self._wanted else 0
+            paused, kill = self._paused, self._kill
+            self._open = True  # from here on there may be a fleet
+        batch = self._lease(wanted) if wanted and not paused and not kill else ()
+        reply = self._exchange(
+            Order(
+                n_machines=wanted,
+                paused=paused,
+                kill=kill,
+                batch=batch,
+                wait_s=0.0 if kill else POLL_S,
+            )
+        )
+        self._take(reply)
+
+    def _lease(self, n_machines: int) -> tuple[Assignment, ...]:
+        room = self._ahead * n_machines - len(self._leases)
+        if room < max(1, self._ahead * n_machines // 4):  # a batch is worth the way only if it is one
+            return ()
+        batch: list[Assignment] = []
+        while len(batch) < room:
+            lease = self._hooks.queue.try_acquire()
+            if lease is None:
+                break
+            number = next(self._numbers)
+            with self._changed:
+                self._leases[number] = lease
+            batch.append(Assignment(number, lease.taskset, lease.job.session_parameters))
+            if batch[-1].session_parameters != batch[0].session_parameters:
+                # Sessions are set up by batch: this one begins the next.
+                with self._changed:
+                    del self._leases[number]
+                batch.pop()
+                self._hooks.queue.give_back(lease, InfrastructureError("not sent"), charged=False)
+                break
+        return tuple(batch)
+
+    def _take(self, reply: Reply) -> None:
+        for report in reply.reports:
+            with self._changed:
+                lease = self._leases.pop(report.number, None)
+            if lease is not None:
+                self._settle(lease, report)
+        for incident in reply.incidents:
+            machine = f"{self.seat.worker}.{incident.machine}"
+            # Numbers of set and submission are those of the worker's own fleet.
+            told = replace(incident, machine=machine, submission=None, set_idx=None, evidence="")
+            self._hooks.on_incident(told, None)
+        states = tuple(replace(one, name=f"{self.seat.worker}.{one.name}") for one in reply.machines)
+        changed = bool(reply.reports) or states != self.machines or self._open != reply.open
+        self.machines, self.recoveries = states, reply.recoveries
+        waited_for = len(reply.reports) * 2 // max(1, self._n_machines)
+        self._ahead = max(MIN_AHEAD, min(MAX_AHEAD, waited_for, self._ahead * 2))
+        if not reply.open:
+            self._release(f"worker {self.seat.worker} ended its machines")
+        with self._changed:
+            self._open = reply.open
+        if reply.error is not None:
+            raise WorkerLost(
+                f"worker {self.seat.worker} gave up: {reply.error}",
+                where=self.seat.computer,
+                next_step="what it says is about that computer; the others go on",
+            ) from reply.error
+        if changed:
+            self._hooks.on_change()
+
+    def _settle(self, lease: Lease, report: Report) -> None:
+        """Have queue and monitors hear of it as of an attempt that was made here."""
+        run = Run(
+            taskset=lease.taskset,
+            machine=f"{self.seat.worker}.{report.machine}",
+            attempt=lease.attempt,
+            repetition=lease.repetition,
+            submission=lease.job.submission,
+            set_idx=lease.set_idx,
+            position=report.position,
+            recovery=report.recovery,
+            identity=report.identity,
+            facts=report.facts,
+            started_utc=report.started_utc,
+        )
+
+        def produce(run: Run, events: deque[Event]) -> RunResult:
+            jobs = []
+            for event in report.events:
+                lease.job.channel.event(run, event)
+                events.append(event)
+                if isinstance(event, JobEvent):
+                    jobs.append(event.job)
+            if report.error is not None:
+                raise report.error
+            return replace(report.result, jobs=tuple(jobs))
+
+        with suppress(MachineKilled):  # it went back uncharged
+            self._attempts.make(lease, run, produce)
+
+    def _release(self, why: str) -> None:
+        """Give back, uncharged, all that is leased."""
+        with self._changed:
+            leases, self._leases = list(self._leases.values()), {}
+        for lease in leases:
+            self._hooks.queue.give_back(lease, InfrastructureError(why), charged=False)
+        if leases:
+            _log.info("%s: %d task sets go back", why, len(leases))
