@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from runner.config.composer import ConfigComposer, record_of, secrets_in, subfolder_of
+from runner.config.composer import ConfigComposer, previewed, record_of, secrets_in, subfolder_of
 from runner.config.errors import explained, is_config_error
 from runner.config.masking import Masking
 from runner.config.plan import to_plan
@@ -76,11 +76,10 @@ class Campaign:
 
         Raises:
             UsageError: the sweep is not the one that was begun in this folder.
-            HydraException, OmegaConfBaseException: the config of one of its runs cannot be composed; none was begun.
+            RunnerError: the config of one of its runs cannot be meant; none was begun. It says which, and with what values.
         """
         runs = self._composer.runs_of(config)
-        for number, overrides in enumerate(runs):
-            self._composer.run_of(config, overrides, number)
+        titles = self._validated(config, folder, runs)
         codes = []
         try:
             _end_in_order()
@@ -90,7 +89,7 @@ class Campaign:
                 self._begin_sweep(config, folder, runs)
                 for number, overrides in enumerate(runs):
                     one = self._composer.run_of(config, overrides, number)
-                    codes.append(self._run(one, folder / subfolder_of(one)))
+                    codes.append(self._run(one, folder / subfolder_of(one), titles[number]))
                     if codes[-1] is ExitCode.STOPPED:
                         break
         except OSError as exc:
@@ -101,6 +100,36 @@ class Campaign:
         if code in _RESUMABLE and RunPaths(folder).sweep.exists():
             self._tell_how_to_resume(folder)
         return code
+
+    def _validated(self, config: DictConfig, folder: Path, runs: list[list[str]]) -> list[str]:
+        """What each run is called, once every one that is still to be carried out has a plan.
+
+        Its objects are made for that, and thrown away.
+        """
+        swept = [" ".join(one.values()) for one in self._composer.swept(record_of(config))]
+        for number, (overrides, values) in enumerate(zip(runs, swept, strict=True)):
+            try:
+                one = self._composer.run_of(config, overrides, number)
+                self._validate(one, folder / subfolder_of(one))
+            except Exception as exc:
+                if not (isinstance(exc, RunnerError) or is_config_error(exc)):
+                    raise
+                error = explained(exc)
+                raise type(error)(
+                    f"run {number} of the sweep ({values or 'the only one'}): {error.what}",
+                    where=error.where,
+                    next_step=error.next_step,
+                    evidence=error.evidence,
+                ) from exc
+        return [f"run {number + 1}/{len(runs)} {values}".rstrip() for number, values in enumerate(swept)]
+
+    def _validate(self, config: DictConfig, folder: Path) -> None:
+        if self._resuming and complete_code(read_manifest(RunPaths(folder).manifest)) is not None:
+            return
+        with previewed(config, folder) as own:
+            self._masking.learn(secrets_in(own))
+            if not config.hydra.job.chdir:  # otherwise relative paths mean something in its folder alone
+                to_plan(own)
 
     def _begin_sweep(self, config: DictConfig, folder: Path, runs: list[list[str]]) -> None:
         record = record_of(config)
@@ -140,7 +169,7 @@ class Campaign:
         padded = ([*ones, *["(not there)"] * (length - len(ones))] for ones in (old, new))
         return {f"run {number}": (a, b) for number, (a, b) in enumerate(zip(*padded, strict=True)) if a != b}
 
-    def _run(self, config: DictConfig, folder: Path) -> ExitCode:
+    def _run(self, config: DictConfig, folder: Path, title: str = "") -> ExitCode:
         paths = RunPaths(folder)
         try:
             _end_in_order()
@@ -149,6 +178,8 @@ class Campaign:
                 if code is not None:
                     self._print(f"complete: {self._shown(folder)}")
                     return code
+            if title:
+                print(title, file=sys.stderr, flush=True)
             return self._run_locked(config, folder)
         except KeyboardInterrupt:
             print("stopped before anything was measured", file=sys.stderr)

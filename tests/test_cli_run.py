@@ -294,10 +294,10 @@ def test_sweep_makes_one_folder_per_run(tmp_path):
     assert done.stdout.count("run folder: sweep/") == 2
 
 
-def test_sweep_with_a_wrong_run_goes_on_and_tells(tmp_path):
-    done = run_cli(tmp_path, *SWEEP, "machines.count=9,1")
+def test_sweep_with_a_run_that_cannot_begin_goes_on_and_tells(tmp_path):
+    done = run_cli(tmp_path, *SWEEP, "reuse=nowhere,null")
     assert done.returncode == ExitCode.USAGE
-    assert "machines.count is 9" in done.stderr
+    assert "nowhere" in done.stderr
     assert status(tmp_path, "sweep/1")["tasksets"]["done"] == 5
 
 

@@ -132,13 +132,34 @@ def test_one_runner_per_sweep(tmp_path):
             assert f"process {process.pid} on" in refused.stderr
 
 
-def test_runs_that_could_not_begin_are_tried_again(tmp_path):
-    codes = [
-        run_cli(tmp_path, "--multirun", "hydra.sweep.dir=sweep", *IDEAL, "machines.count=9,1").returncode,
-        run_cli(tmp_path, "resume=sweep").returncode,
-    ]
-    assert codes == [ExitCode.USAGE] * 2
-    assert status(tmp_path, "sweep/1")["tasksets"]["done"] == N_SETS
+@pytest.mark.parametrize(
+    ("swept", "words"),
+    [
+        ("machines.count=1,9", "run 1 of the sweep (machines.count=9): "),
+        ("tasksets.periods=[20ms],[twenty]", "run 1 of the sweep (tasksets.periods=[twenty]): "),
+        ("machines=simulation,nowhere", "run 1 of the sweep (machines=nowhere): machines has no option"),
+        ("repeat=1,many", "run 1 of the sweep (repeat=many): "),
+    ],
+)
+def test_no_run_begins_unless_all_can(tmp_path, swept, words):
+    refused = run_cli(tmp_path, "--multirun", "hydra.sweep.dir=sweep", *IDEAL, swept)
+    assert refused.returncode == ExitCode.USAGE
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_runs_see_their_folder_and_environment_before_they_begin(tmp_path):
+    own = ("+hydra.job.env_set.WHERE=there", "reuse=null,${hydra:runtime.output_dir}/${oc.env:WHERE}")
+    ended = run_cli(tmp_path, "--multirun", "hydra.sweep.dir=sweep", *IDEAL, *own)
+    assert_complete(tmp_path, "sweep/0", N_SETS)
+    assert "sweep/1/there" in ended.stderr  # is refused by the run itself: there is no earlier run
+
+
+def test_sweep_tells_how_far_it_is(tmp_path):
+    done = run_cli(tmp_path, *SWEEP)
+    told = [line for line in done.stderr.splitlines() if line.startswith("run ")]
+    assert told == ["run 1/3 tasksets.seed=1", "run 2/3 tasksets.seed=2", "run 3/3 tasksets.seed=3"]
 
 
 def test_sweep_without_a_sweep_is_one_run(tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import run_job
+from hydra.core.utils import env_override, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -174,6 +175,23 @@ def subfolder_of(config: DictConfig) -> str:
     """Where a run of a sweep is, within the sweep's folder."""
     HydraConfig.instance().set_config(config)
     return str(config.hydra.sweep.subdir)
+
+
+@contextmanager
+def previewed(config: DictConfig, folder: Path) -> Iterator[DictConfig]:
+    """The config as the run in `folder` will see it, without Hydra's part and without anything being written.
+
+    Inside of the block references lead where they will lead in the run. The config that is given is left as it is.
+    """
+    own = copy.deepcopy(config)
+    with open_dict(own), read_write(own.hydra), read_write(own.hydra.runtime):
+        own.hydra.run.dir = own.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(own)
+    task = copy.deepcopy(own)
+    with open_dict(task), read_write(task):
+        del task["hydra"]
+    with env_override(OmegaConf.to_container(own.hydra.job.env_set, resolve=True)):  # type: ignore[arg-type] # a dictionary
+        yield task
 
 
 def secrets_in(config: DictConfig) -> frozenset[str]:
