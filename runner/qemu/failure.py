@@ -47,7 +47,8 @@ _IMAGE = Explanation(
     "build it again: python -m host_setup image",
 )
 
-# First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c, util/qemu-thread-posix.c) and GLib's.
+# First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c,
+# util/qemu-thread-posix.c), and GLib's.
 _SIGNS = (
     (re.compile(r"could not set up host forwarding rule", re.I), _PORT),
     (re.compile(r"cannot allocate memory|no space left on device|unable to map backing store|file too large", re.I), _MEMORY),
