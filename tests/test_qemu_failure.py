@@ -23,6 +23,13 @@ from runner.qemu.failure import (
     ("stderr", "returncode", "cause", "hint"),
     [
         (
+            "qemu: qemu_thread_create: Resource temporarily unavailable",
+            -signal.SIGABRT,
+            "no further thread",
+            "ulimit -u",
+        ),
+        ("GLib: ../glib/gmem.c:136: failed to allocate 8192 bytes", -signal.SIGTRAP, "memory", "memory_mib"),
+        (
             "qemu-system-aarch64: -netdev user,id=net: Could not set up host forwarding rule 'tcp:127.0.0.1:22-:22'",
             1,
             "port",

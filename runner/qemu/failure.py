@@ -37,16 +37,23 @@ _MEMORY = Explanation(
     "lower machines.qemu.memory_mib or machines.count, or free some memory",
     shortage=True,
 )
+_THREAD = Explanation(
+    "it could start no further thread: there is no memory for its stack, or its user may have no more of them",
+    "lower machines.count or free some memory, or raise the limit of the user that QEMU runs as (ulimit -u)",
+    shortage=True,
+)
 _IMAGE = Explanation(
     "the guest image cannot be read",
     "build it again: python -m host_setup image",
 )
 
-# First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c).
+# First match wins. The wording is that of QEMU 7.2 (net/slirp.c, backends/hostmem*.c, hw/core/loader.c, util/mmap-alloc.c,
+# util/qemu-thread-posix.c), and GLib's.
 _SIGNS = (
     (re.compile(r"could not set up host forwarding rule", re.I), _PORT),
     (re.compile(r"cannot allocate memory|no space left on device|unable to map backing store|file too large", re.I), _MEMORY),
-    (re.compile(r"cannot set up guest memory", re.I), _MEMORY),
+    (re.compile(r"cannot set up guest memory|failed to allocate \d+ bytes", re.I), _MEMORY),
+    (re.compile(r"qemu_thread_create: resource temporarily unavailable", re.I), _THREAD),
     (re.compile(r"could not (load|open|read) (the )?(kernel|initrd|initial ram disk|linux)|error reading initrd", re.I), _IMAGE),
 )  # fmt: skip
 

@@ -135,7 +135,8 @@ class MemoryRefused(Fault):
 
     def noticed(self, scene: Scene, injection: Injection) -> bool:
         words = f"{scene.logged(injection)}{scene.held(injection)}".lower()
-        return "memory" in words or bool(scene.told(injection, "incident"))
+        # One that came as far as its first thread aborts: that is in the log before anybody waits for it.
+        return "memory" in words or "qemu was ended by" in words or bool(scene.told(injection, "incident"))
 
     def heal(self, scene: Scene, injection: Injection) -> None:
         for stem, before in injection.held:
