@@ -50,9 +50,14 @@ def test_a_pipe_that_nobody_reads_holds_the_run_and_does_not_outlive_it(tmp_path
                 lambda: log.exists() and "monitor StdoutMonitor is stuck in __taskset" in log.read_text(),
                 PATIENCE_S,
             )
-            eventually(lambda: json.loads(status.read_text())["tasksets"]["running"] == 0, PATIENCE_S)
+
+            def held_and_idle() -> bool:
+                state = json.loads(status.read_text())
+                stuck = "monitor StdoutMonitor is stuck" in (state["held"] or "")
+                return stuck and state["tasksets"]["running"] == 0
+
+            eventually(held_and_idle, PATIENCE_S)
             state = json.loads(status.read_text())
-            assert "monitor StdoutMonitor is stuck" in state["held"]
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_S) == ExitCode.HOST

@@ -209,11 +209,11 @@ def test_the_readmes_line_of_sql_works(tmp_path: Path) -> None:
     assert by_duckdb is not None
     statement = re.sub(r"outputs/[^']*?/parquet", str(tmp_path / "parquet"), by_duckdb[1])
     with duckdb.connect() as connection:
-        assert connection.sql(statement).fetchall() == [(0.5, 1, 1.0)]
+        assert connection.sql(statement).fetchall() == [(0.5, "fifo", 1, 1.0)]
     by_sqlite = re.search(r'results\.sqlite "(SELECT .*?)"', readme)
     assert by_sqlite is not None
     with closing(sqlite3.connect(tmp_path / "results.sqlite")) as database:
-        assert database.execute(by_sqlite[1]).fetchall() == [(0.5, 1, 1, 1, 1.0, 0)]
+        assert database.execute(by_sqlite[1]).fetchall() == [(0.5, 1, 1, 1, 1.0, 0, "fifo")]
 
 
 def test_the_view_has_every_feature_but_the_lineage(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from runner.errors import HostError
@@ -52,11 +53,12 @@ class Roster:
     def states(self) -> tuple[MachineState, ...]:
         """What each is doing, those that are aside included."""
         states = {name: machine.state for name, machine in self._machines.items()}
-        now_s, now = time.monotonic(), datetime.now(UTC)
         for name, standing in self._aside().items():
-            until_s = standing.until_s or now_s
-            until = (now + timedelta(seconds=until_s - now_s)).replace(microsecond=0)
-            states.setdefault(name, MachineState(name, Phase.ASIDE, until=until))
+            states.setdefault(name, MachineState(name, Phase.ASIDE, until=_until(standing)))
+        # One on its way out has the phase already.
+        for name, machine in self._machines.items():
+            if states[name].phase is Phase.ASIDE:
+                states[name] = replace(states[name], until=_until(machine.standing))
         return tuple(state for _, state in sorted(states.items()))
 
     @property
@@ -150,3 +152,10 @@ class Roster:
     def leaving(self) -> list[Machine]:
         """Those that have nothing more to do than to return."""
         return self._leaving
+
+
+def _until(standing: Standing) -> datetime:
+    """When a machine that is aside is tried again, by the clock on the wall."""
+    now_s = time.monotonic()
+    left_s = (standing.until_s or now_s) - now_s
+    return (datetime.now(UTC) + timedelta(seconds=left_s)).replace(microsecond=0)
