@@ -481,9 +481,12 @@ def test_interrupt_in_the_first_second_ends_with_a_line(tmp_path, number):
             time.sleep(delay_s)
             process.send_signal(number)
             _, stderr = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == ExitCode.STOPPED, (delay_s, stderr)
         assert "Traceback" not in stderr, (delay_s, stderr)
-        assert re.search(r"stopped before anything was measured|to go on: ", stderr), (delay_s, stderr)
+        if "6/6, 6 done" in stderr:  # a quick computer had measured everything, or was about to
+            assert process.returncode in (ExitCode.OK, ExitCode.STOPPED), (delay_s, stderr)
+        else:
+            assert process.returncode == ExitCode.STOPPED, (delay_s, stderr)
+            assert re.search(r"stopped before anything was measured|to go on: ", stderr), (delay_s, stderr)
         assert [path.name for path in folder.rglob("*") if path.name.startswith((".", "run.lock"))] in (
             [],
             [".hydra"],

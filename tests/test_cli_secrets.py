@@ -22,7 +22,7 @@ from runner.errors import HostError, TaskSetError
 from runner.monitors.base import AbstractMonitor
 from runner.sessions.simulation import SimulationSession
 
-log = logging.getLogger("some.library")
+log = logging.getLogger("some.package")
 
 
 class Database(AbstractMonitor):

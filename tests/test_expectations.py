@@ -144,6 +144,9 @@ def test_curves_of_analysis_and_of_both_schedulers(tmp_path: Path) -> None:
         ),
         ("+expected.acceptance.fifo={high:'1'}", "expected.acceptance.fifo.high"),
         ("+expected.nothing=1", "expected.nothing"),
+        ("expected.slack=-1", "expected.slack"),
+        ("expected.overload=inf", "expected.overload"),
+        ("expected.acceptance={fifo:{0.5:'1'}}", "write + before it"),
     ],
 )
 def test_expectations_that_cannot_be_meant_are_refused_first(tmp_path: Path, override: str, key: str) -> None:

@@ -7,16 +7,12 @@ import json
 import sys
 import time
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from runner.config.plan import RunPlan
 from runner.config.resuming import fact_changes
 from runner.deadline import Deadline
-from runner.disturbance import DisturbanceLimits
 from runner.errors import BootFailed, HostError, UsageError
 from runner.faults.recovery import Recovery
 from runner.hosts.board import BoardHost, check_boards
@@ -24,9 +20,10 @@ from runner.qemu.command import Wiring
 from runner.qemu.genode_command import build_genode_command, check_genode_spec
 from runner.qemu.genode_host import GenodeHost
 from runner.run_folder.manifest import manifest
-from runner.specs import BoardSpec, Clock, GenodeSpec, MachinePolicy, NetworkKind, NetworkSpec, Reset
+from runner.specs import BoardSpec, Clock, GenodeSpec, NetworkKind, NetworkSpec
 from tests.genode_image import write_image
 from tests.genode_peer import REBOOT, Peer
+from tests.genode_plans import plan_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -144,18 +141,3 @@ def test_another_image_is_a_change_of_what_is_measured(tmp_path: Path) -> None:
         plan_of(genode=replace(spec, vcpus=2, network=NetworkSpec(kind=NetworkKind.BRIDGE))), overrides=()
     )
     assert set(fact_changes(before, now)) == {"guest image", "machines.genode.vcpus", "machines.network"}
-
-
-def plan_of(**hosts: Any) -> RunPlan:
-    return RunPlan(
-        tasksets=None,
-        monitors={},
-        open_session=partial(object),
-        **{"qemu": None, **hosts},
-        reset=Reset.MACHINE,
-        policy=MachinePolicy(),
-        limits=DisturbanceLimits(),
-        count=1,
-        limit=1,
-        seed=None,
-    )

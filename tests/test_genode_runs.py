@@ -6,31 +6,27 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.config.plan import RunPlan
 from runner.config.resuming import fact_changes
-from runner.disturbance import DisturbanceLimits
 from runner.exit_codes import ExitCode
 from runner.run_folder.guests import guests
 from runner.specs import (
     BoardSpec,
     GenodeSpec,
-    MachinePolicy,
     NetworkKind,
     NetworkSpec,
     QemuSpec,
     Reach,
-    Reset,
 )
 from runner.why.__main__ import main as why
 from tests.cli import run_cli
 from tests.genode_image import write_image
 from tests.genode_peer import Peer
+from tests.genode_plans import plan_of
 
 BRIDGE = NetworkSpec(kind=NetworkKind.BRIDGE)
 #: Whole milliseconds, no job near its limit, tasks in another order than their first releases.
@@ -39,22 +35,6 @@ SET = (
     "{period:30ms,wcet:2ms,offset:40ms,n_jobs:4,priority_rank:1},{period:50ms,wcet:5ms,n_jobs:3,priority_rank:2},"
     "{wcet:3ms,offset:20ms}]}"
 )
-
-
-def plan(**hosts: Any) -> RunPlan:
-    """Two machines."""
-    return RunPlan(
-        tasksets=None,
-        monitors={},
-        open_session=partial(object),
-        reset=Reset.MACHINE,
-        policy=MachinePolicy(),
-        limits=DisturbanceLimits(),
-        count=1,
-        limit=2,
-        seed=None,
-        **({"qemu": None} | hosts),
-    )
 
 
 def manifest(run: Path) -> dict[str, Any]:
@@ -127,18 +107,18 @@ def test_one_config_measures_the_same_sets_through_either_protocol(
 def test_an_image_is_known_by_its_digest(tmp_path: Path) -> None:
     image = write_image(tmp_path / "image.elf")
     spec = GenodeSpec(image=image, network=BRIDGE)
-    before = guests(plan(genode=spec))
+    before = guests(plan_of(genode=spec))
     assert before is not None
     assert before["image_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
     assert before["qemu"].startswith("QEMU emulator version")
     assert before["addresses"] == ["10.200.45.1:3001", "10.200.45.2:3001"]
     assert before["settings"]["image"] == str(image)
     stored = json.loads(json.dumps({"guest": before}))
-    assert fact_changes(stored, {"guest": guests(plan(genode=spec))}) == {}
+    assert fact_changes(stored, {"guest": guests(plan_of(genode=spec))}) == {}
     image.write_bytes(image.read_bytes() + b"another build")
-    changes = fact_changes(stored, {"guest": guests(plan(genode=spec))})
+    changes = fact_changes(stored, {"guest": guests(plan_of(genode=spec))})
     assert list(changes) == ["guest image"]
-    fewer = fact_changes(stored, {"guest": guests(plan(genode=GenodeSpec(image=image, vcpus=2)))})
+    fewer = fact_changes(stored, {"guest": guests(plan_of(genode=GenodeSpec(image=image, vcpus=2)))})
     assert set(fewer) == {"guest image", "machines.genode.vcpus", "machines.network"}
 
 
@@ -159,10 +139,10 @@ def test_addresses_are_those_of_the_machines(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "image.elf")
-    told = guests(plan(**hosts))
+    told = guests(plan_of(**hosts))
     assert told is not None
     assert told["addresses"] == addresses
 
 
 def test_without_hosts_nothing_is_told() -> None:
-    assert guests(plan()) is None
+    assert guests(plan_of()) is None

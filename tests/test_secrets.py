@@ -153,7 +153,7 @@ def test_no_record_shows_a_secret_whoever_logs_and_whoever_writes(caplog: pytest
     """Message, arguments and traceback; also of a library that knows nothing of it."""
     with Masking() as masking, caplog.at_level(logging.INFO):
         masking.learn({"swordfish"})
-        log = logging.getLogger("some.library")
+        log = logging.getLogger("some.package")
         log.info("connecting to %s as %s", "mysql://u:hunter2@h", "swordfish")
         try:
             raise ValueError("cannot reach mysql://u:hunter2@h, swordfish")

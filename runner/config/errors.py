@@ -92,7 +92,11 @@ def _no_such_key(cause: ConfigKeyError | ConfigAttributeError, exc: Exception) -
 
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]}?"
+    return (
+        f"choose one of: {', '.join(known)}" if known else "there is none yet: write + before it to add one"
+    )
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
@@ -49,8 +50,8 @@ def to_expectations(config: DictConfig) -> Expectations:
             }
             for curve, points in values["acceptance"].items()
         },
-        slack=values["slack"],
-        overload=values["overload"],
+        slack=_share(values["slack"], "expected.slack"),
+        overload=_share(values["overload"], "expected.overload"),
     )
 
 
@@ -64,6 +65,14 @@ def _set(values: dict[str, list[str] | list[int] | None], key: str) -> ExpectedS
         worst_response=tuple(worst),
         missed=tuple(map(int, values["missed"] or ())),
         refused=None if refused is None else tuple(map(int, refused)),
+    )
+
+
+def _share(value: float | None, key: str) -> float | None:
+    if value is None or (math.isfinite(value) and value >= 0):
+        return value
+    raise UsageError(
+        f"{key} is {value:g}, which is no share", where=key, next_step="write 0.05 for five per cent, or null"
     )
 
 

@@ -21,6 +21,9 @@ _SIGKILL, _SIGPIPE, _SIG_DFL = 9, 13, 0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
+# As in host_setup/host/stem.c: the number of a descriptor of the shared object.
+TURNS_VARIABLE = "RTFLEET_TURNS"
+
 # As shells have it.
 _EXIT_CANNOT = 126
 _EXIT_NO_PROGRAM = 127
@@ -51,7 +54,7 @@ def become(parent: int, confinement: str, shim: int, command: list[str]) -> None
     if os.getppid() != parent:  # it died before that was in force
         os._exit(_EXIT_CANNOT)
     if shim >= 0:
-        _preload(shim)
+        os.environ.update(preloading(shim, dict(os.environ)))
     try:
         os.execv(command[0], command)  # noqa: S606 - that it starts without a shell is the point
     except PermissionError:  # it lies in a folder of the user's that this process was
@@ -59,10 +62,12 @@ def become(parent: int, confinement: str, shim: int, command: list[str]) -> None
         os.execve(program, command, os.environ)  # noqa: S606 - as above
 
 
-def _preload(shim: int) -> None:
-    """By descriptor: its folder is the runner's, and a path that holds a space or a colon would be two to the dynamic linker."""
-    os.environ["LD_PRELOAD"] = ":".join(filter(None, [f"/proc/self/fd/{shim}", os.environ.get("LD_PRELOAD")]))
-    os.environ["RTFLEET_TURNS"] = str(shim)
+def preloading(shim: int, environment: dict[str, str]) -> dict[str, str]:
+    """What the environment has more to have the shim loaded: by descriptor, for its folder is the runner's, and a path that holds a
+    space or a colon would be two to the dynamic linker.
+    """
+    preloaded = [f"/proc/self/fd/{shim}", environment.get("LD_PRELOAD", "")]
+    return {"LD_PRELOAD": ":".join(filter(None, preloaded)), TURNS_VARIABLE: str(shim)}
 
 
 def _limit(what: int, most: int) -> None:

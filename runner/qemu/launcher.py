@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from runner.errors import HostError
+from runner.qemu.become import TURNS_VARIABLE, preloading
 from runner.qemu.command import sandboxed
 from runner.qemu.plain_start import start_plainly
 from runner.qemu.process import Launch, Process
@@ -128,7 +129,8 @@ class Launcher:
                 self._sound[key] = _can_be_preloaded(shim)
                 if not self._sound[key]:
                     _log.warning(
-                        "on a busy host not every measurement repeats exactly: %s is missing or damaged; next: python -m host_setup stem",
+                        "on a busy host not every measurement repeats exactly: %s is missing, damaged or old;"
+                        " next: python -m host_setup stem",
                         shim,
                     )
             return shim if self._sound[key] else None
@@ -182,18 +184,24 @@ def has_sandbox(binary: Path) -> bool:
 
 
 def _can_be_preloaded(shim: Path) -> bool:
-    """Whether a program that it is loaded into still works."""
-    return (
-        shim.exists()
-        and subprocess.run(
-            ["true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, "LD_PRELOAD": str(shim)},
-            check=False,
-        ).returncode
-        == 0
-    )
+    """Whether it knows of turns, and a program that it is loaded into works."""
+    try:
+        with shim.open("rb") as file:
+            if TURNS_VARIABLE.encode() not in file.read():  # one of an earlier version
+                return False
+            done = subprocess.run(
+                ["true"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=(file.fileno(),),
+                env={"PATH": os.defpath, **preloading(file.fileno(), {})},
+                timeout=_VERSION_TIMEOUT_S,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    # The dynamic linker passes over what it cannot load, and says so.
+    return done.returncode == 0 and not done.stderr
 
 
 def _changed_ns(program: Path) -> int:
