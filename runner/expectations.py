@@ -76,6 +76,10 @@ class Bound:
             return self._holds(low, high, 0.0)
         return self._holds(n_hits / n, n_hits / n, self.tolerance)
 
+    def holds_for_mean(self, mean: float, half_width: float) -> bool:
+        """Without a tolerance: the value lies in the mean's 95 % confidence interval of that half-width, or the interval reaches it."""
+        return self._holds(mean, mean, half_width if self.tolerance is None else self.tolerance)
+
     def _holds(self, low: float, high: float, tolerance: float) -> bool:
         rounding = 1e-9 * max(1.0, abs(self.value))
         above = self.sign == ">=" or low <= self.value + tolerance + rounding
@@ -99,6 +103,22 @@ class ExpectedSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpectedBreakdown:
+    """Of the breakdown utilizations that the test `breakdown` found.
+
+    Attributes:
+        mean: Number of tasks -> mean over the sets that have so many.
+        at_least: Utilization -> share of all sets whose breakdown utilization is not below it.
+    """
+
+    mean: Mapping[int, Bound] = field(default_factory=dict)
+    at_least: Mapping[float, Bound] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.mean or self.at_least)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Expectations:
     """Everything that is expected of a run.
 
@@ -106,17 +126,20 @@ class Expectations:
         sets: By name.
         acceptance: Scheduler (`fifo`, `deadline` …: what was measured) or test (`rta`, `qpa` …: what analysis says) -> utilization
             -> share of the sets.
+        breakdown: Where sets break, as analysis says.
         slack: A set that response-time analysis accepts with each C longer by this share misses nothing; None: not looked at.
         overload: Above so much measured utilization, and the set misses; None: not looked at.
     """
 
     sets: Mapping[str, ExpectedSet] = field(default_factory=dict)
     acceptance: Mapping[str, Mapping[float, Bound]] = field(default_factory=dict)
+    breakdown: ExpectedBreakdown = ExpectedBreakdown()
     slack: float | None = None
     overload: float | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.sets or self.acceptance or self.slack is not None or self.overload is not None)
+        figures = self.sets or self.acceptance or self.breakdown
+        return bool(figures or self.slack is not None or self.overload is not None)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from runner.analysis.arrays import (
     response_times,
     schedulable_by_rank,
 )
+from runner.analysis.breakdown import scaling_by_rank, scaling_under_edf
 from runner.analysis.demand import busy_period, demand_bound, demand_limit, processor_demand, quick_demand
 from runner.analysis.edf_response import edf_responses
 from runner.analysis.fixed_priority import responses
@@ -85,6 +86,39 @@ def test_several_processors():
     assert (gfb(three, 3), bcl(three, 3)) == (False, True)
     four = tasks((1, 4), (1, 5), (3, 9), (9, 18))
     assert (gfb(four, 2), bcl(four, 2)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "factor"),
+    [
+        (((1, 4),), 4),
+        (((2, 5), (4, 7)), Fraction(7, 8)),  # by hand: task 1 has 5/6 at t = 5, 7/8 at t = 7
+        (((1, 2), (1, 4), (2, 8)), 1),  # harmonic: breaks at U = 1
+        (
+            ((40, 100), (40, 150), (100, 350)),
+            1,
+        ),  # by hand: task 2 is done at 300, just before the next release
+    ],
+)
+def test_critical_scaling_factors(rows, factor):
+    which = tasks(*rows)
+    found, edf = scaling_by_rank(which, range(len(which))), scaling_under_edf(which)
+    assert found is not None
+    assert edf is not None
+    assert found.holds is (factor >= 1)
+    assert found.factor == pytest.approx(float(factor))
+    assert edf.holds is (utilization(which) <= 1)
+    assert edf.factor == pytest.approx(float(1 / utilization(which)))
+
+
+def test_no_scaling_factor_where_it_would_not_be_the_answer():
+    (row,) = tasks((1, 4))
+    assert scaling_by_rank([row, row], [0, 0]) is None, "equal ranks"
+    assert scaling_by_rank([row._replace(deadline=5)], [0]) is None, "D > T"
+    assert scaling_by_rank([row._replace(jitter=1)], [0]) is None
+    assert scaling_by_rank([row, SporadicTask(1, 10**9, 10**9)], [0, 1]) is None, "too many instants"
+    assert scaling_under_edf([row._replace(deadline=3)]) is None
+    assert scaling_under_edf([row._replace(blocking=1)]) is None
 
 
 @pytest.mark.parametrize("constrained", [False, True])

@@ -19,6 +19,7 @@ from runner.analysis.arrays import (
     response_times,
     schedulable_by_rank,
 )
+from runner.analysis.breakdown import scaling_by_rank
 from runner.analysis.demand import processor_demand, quick_demand
 from runner.analysis.demand_arrays import feasible_under_edf
 from runner.analysis.fixed_priority import response, responses
@@ -67,6 +68,19 @@ def light(draw: st.DrawFn, *, longest: float = 1.0) -> Rows:
         if not exceeds([SporadicTask(*row) for row in added]):
             found = added
     return found or [(1, 4, 4)]
+
+
+@given(st.integers(1, 4).flatmap(rows_of))
+def test_a_set_breaks_where_its_scaling_factor_says(rows: Rows) -> None:
+    """A millionth less and response-time analysis accepts it, a millionth more and it does not; at 1 they agree exactly."""
+    which = [SporadicTask(*(value * 10**9 for value in row)) for row in rows]
+    ranks = range(len(rows))
+    found = scaling_by_rank(which, ranks)
+    assert found is not None
+    assert found.holds is not any(one.late for one in responses(which, ranks))
+    for nearly, is_late in ((1 - 1e-6, False), (1 + 1e-6, True)):
+        scaled = [one._replace(wcet=round(one.wcet * found.factor * nearly)) for one in which]
+        assert any(one.late for one in responses(scaled, ranks)) is is_late
 
 
 @given(light(longest=3), st.data())

@@ -24,14 +24,14 @@ RANKS = (
     " paths operator.control"
     " faults.recovery faults.incidents faults.tries faults.quarantine text.log_lines admission.capacity"
     " network",
-    "events data queue config analysis analysis.applicable analysis.arrays analysis.demand analysis.demand_arrays analysis.edf_response"
-    " analysis.fixed_priority analysis.global_edf analysis.single_cpu analysis.sporadic analysis.subject"
-    " analysis.utilization analysis.verdict task_loader"
+    "events data queue config analysis analysis.applicable analysis.arrays analysis.breakdown analysis.demand"
+    " analysis.demand_arrays analysis.edf_response analysis.fixed_priority analysis.global_edf analysis.single_cpu"
+    " analysis.sporadic analysis.subject analysis.utilization analysis.verdict task_loader"
     " simulator simulator.admission simulator.simulation simulator.state tasksets tasksets.examples"
     " formats formats.document formats.export formats.jobs formats.kinds formats.markup formats.native formats.native_schema"
     " formats.notes formats.original formats.original_task formats.rt_app formats.rtspin formats.schedcat formats.simso"
     " formats.single formats.source formats.task_hash"
-    " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.shares"
+    " tasksets.explicit tasksets.uunifast tasksets.written tasksets.stream tasksets.request tasksets.convolutional tasksets.shares"
     " tasksets.periods tasksets.deadlines tasksets.priorities tasksets.programs tasksets.recipe tasksets.generated"
     " tasksets.growing tasksets.boundary tasksets.bulk confidence expectations data.schema data.features"
     " data.meanings data.dictionary data.views submission qemu"
@@ -84,7 +84,7 @@ RANK = {
 HOMES = {
     "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
-    "convolutionalfixedsum": {"runner.tasksets.shares"},
+    "convolutionalfixedsum": {"runner.tasksets.convolutional"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
         "runner.config.plan",

@@ -129,10 +129,28 @@ def test_curves_of_analysis_and_of_both_schedulers(tmp_path: Path) -> None:
         "tasksets.utilizations=[0.75]",
     )
     for curve in ("rta", "fifo", "qpa", "deadline"):
-        assert re.search(rf"{curve}, U = 0.75: schedulable .* N = [24]0 +ok", shown)
+        assert re.search(rf"{curve}, U = 0.75: schedulable .* N = 20 +ok", shown)
     assert re.search(r"fifo, U = 0.95: schedulable +0.095 ± 0.05 +- +NOT AS EXPECTED", shown), (
         "was not measured"
     )
+
+
+def test_breakdown_utilizations(tmp_path: Path) -> None:
+    """G4 (a) with a twentieth of its sets; what is expected of sizes that no set has did not come."""
+    few = ("tasksets.sets_per_utilization=50", "+expected.breakdown.mean.30='0.9'")
+    shown = said(
+        tmp_path, "experiment=g4_independent_costs", *few, "expected.breakdown.mean.20='0.904 ± 0.03'"
+    )
+    assert re.search(
+        r"n = 20: mean breakdown utilization +0.904 ± 0.03 +0.9.* ± 0.0.*, N = (4[5-9]|50) +ok", shown
+    )
+    assert re.search(r"n = 30: .* 0.9 +- +NOT AS EXPECTED", shown)
+
+
+def test_shares_of_sets_that_break_at_so_much_or_above(tmp_path: Path) -> None:
+    shown = said(tmp_path, "experiment=g4_breakdown", "tasksets.sets_per_utilization=50")
+    assert re.search(r"breakdown utilization >= 0.80 +1 +1.000 .* N = 50 +ok", shown)
+    assert re.search(r"breakdown utilization >= 1.00 +0 +0.000 .* N = 50 +ok", shown)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +164,8 @@ def test_curves_of_analysis_and_of_both_schedulers(tmp_path: Path) -> None:
         ("+expected.nothing=1", "expected.nothing"),
         ("expected.slack=-1", "expected.slack"),
         ("expected.overload=inf", "expected.overload"),
+        ("+expected.breakdown.mean.ten='0.9'", "expected.breakdown.mean.ten"),
+        ("+expected.breakdown.mean.10=much", "expected.breakdown.mean.10"),
         ("expected.acceptance={fifo:{0.5:'1'}}", "write + before it"),
     ],
 )

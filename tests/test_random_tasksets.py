@@ -25,13 +25,13 @@ from runner.simulator import Simulation
 from runner.task_loader import wire
 from runner.tasksets import ExplicitTaskSets, RandomTaskSets, UUniFastTaskSets
 from runner.tasksets.bulk import TaskSetArrays, make_many
+from runner.tasksets.convolutional import convolutionalfixedsum
 from runner.tasksets.explicit import write_down
 from runner.tasksets.periods import WATERS_SHARES, period_rule
 from runner.tasksets.priorities import Priorities, audsley, meets_deadline, ranked
 from runner.tasksets.shares import (
     Shares,
     acceptance_probability,
-    convolutionalfixedsum,
     randfixedsum,
     share_rule,
     uunifast,
@@ -145,6 +145,21 @@ class TestShares:
             for task, (low, high) in zip(taskset.tasks, bounds, strict=True):
                 assert low - 1e-4 <= float(task.utilization or 0) <= high + 1e-4
         assert source.make(1, 3) == source.make(1, 3)
+
+    def test_costs_that_do_not_know_their_periods(self) -> None:
+        """C of a task of 1 ms is as long as that of one of 100 ms, on the average: its share is a hundred times as large."""
+        source = random_sets(
+            shares="independent_costs", periods=["1ms", "100ms"], utilizations=[0.5], sets_per_utilization=400
+        )
+        costs_ns: dict[int, list[float]] = {1 * MS: [], 100 * MS: []}
+        for taskset in source.variants():
+            assert taskset.utilization == pytest.approx(0.5, abs=1e-5)
+            if len(drawn := {task.period_ns: task for task in taskset.tasks}) == 2:
+                for period_ns, task in drawn.items():
+                    longest = max(one.wcet_ns or 0 for one in taskset.tasks)
+                    costs_ns[period_ns or 0].append((task.wcet_ns or 0) / longest)
+        means = [sum(found) / len(found) for found in costs_ns.values()]
+        assert means[0] == pytest.approx(means[1], abs=0.08)
 
     def test_share_bounds_hold(self) -> None:
         for method in ("uunifast_discard", "randfixedsum", "convolutionalfixedsum"):
@@ -413,6 +428,8 @@ class TestRandomTaskSets:
             ({"shares": "convolutionalfixedsum", "share_bounds": [[0, 1]]}, "share_bounds", "one per task"),
             ({"shares": "convolutionalfixedsum", "n_tasks": 16}, "n_tasks", "randfixedsum"),
             ({"shares": "convolutionalfixedsum", "share_bounds": [[0, 0.15]] * 5}, "utilizations[1]", "lower it"),
+            ({"shares": "independent_costs", "utilizations": [1.2]}, "utilizations[0]", "randfixedsum"),
+            ({"shares": "independent_costs", "share_min": 0.01}, "utilizations[0]", "randfixedsum"),
             ({"share_min": 0.5}, "utilizations[0]", "share_min"),
             ({"share_min": 0.5, "share_max": 0.5}, "share_min", ""),
             ({"periods": "log_uniform 10ms..1s step 1ms"}, "periods", "horizon"),

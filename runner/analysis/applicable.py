@@ -160,6 +160,7 @@ TESTS: Mapping[str, _Test] = MappingProxyType(
         "pdc": _on_one_cpu(single_cpu.pdc),
         "qpa": _on_one_cpu(single_cpu.qpa),
         "edf_rta": _on_one_cpu(single_cpu.edf_rta),
+        "breakdown": _on_one_cpu(single_cpu.breakdown),
         "gfb": _gfb,
         "bcl": _bcl,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from runner.analysis.breakdown import scaling_by_rank, scaling_under_edf
 from runner.analysis.demand import Demand, processor_demand, quick_demand
 from runner.analysis.edf_response import edf_responses
 from runner.analysis.fixed_priority import first_job_late, responses
@@ -98,6 +99,13 @@ def edf_rta(which: Subject) -> Finding | None:
             for found, task in zip(wcrt, which.tasks, strict=True)
         )
     return _judged("edf_rta", which, passed, _slack(which.tasks, wcrt), None, tuple(wcrt))
+
+
+def breakdown(which: Subject) -> Finding | None:
+    """How far each C is from the set's limit: the margin is the critical scaling factor less 1."""
+    own = which.scheduling is Scheduling.FIXED_PRIORITY
+    found = scaling_by_rank(which.tasks, which.ranks) if own else scaling_under_edf(which.tasks)
+    return None if found is None else _judged("breakdown", which, found.holds, found.factor - 1.0, None)
 
 
 def _bounds_apply(which: Subject) -> bool:

@@ -31,7 +31,7 @@ class Finding:
     """One test, applied to one task set.
 
     Attributes:
-        test: `ll`, `hb`, `rta`, `edf_utilization`, `pdc`, `qpa`, `edf_rta`, `gfb` or `bcl`.
+        test: `ll`, `hb`, `rta`, `edf_utilization`, `pdc`, `qpa`, `edf_rta`, `breakdown`, `gfb` or `bcl`.
         n_cpus: Processors that the set was judged for.
         verdict: What follows for this set, as it is scheduled.
         exactness: What the test can prove of this set.

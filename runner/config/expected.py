@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import UsageError
-from runner.expectations import Bound, Expectations, ExpectedSet, Unit
+from runner.expectations import Bound, Expectations, ExpectedBreakdown, ExpectedSet, Unit
 from runner.text.excerpt import excerpt
 
 
@@ -22,11 +22,20 @@ class ExpectedSetConf:
 
 
 @dataclass
+class ExpectedBreakdownConf:
+    """Of breakdown utilizations; see `runner.expectations.ExpectedBreakdown`."""
+
+    mean: dict[str, str] = field(default_factory=dict)
+    at_least: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class ExpectedConf:
     """Of a run; see `runner.expectations.Expectations`."""
 
     sets: dict[str, ExpectedSetConf] = field(default_factory=dict)
     acceptance: dict[str, dict[str, str]] = field(default_factory=dict)
+    breakdown: ExpectedBreakdownConf = field(default_factory=ExpectedBreakdownConf)
     slack: float | None = None
     overload: float | None = None
 
@@ -42,14 +51,10 @@ def to_expectations(config: DictConfig) -> Expectations:
     return Expectations(
         sets={str(name): _set(one, f"expected.sets.{name}") for name, one in values["sets"].items()},
         acceptance={
-            str(curve): {
-                _utilization(u, f"expected.acceptance.{curve}"): Bound.parse(
-                    text, Unit.SHARE, f"expected.acceptance.{curve}.{u}"
-                )
-                for u, text in points.items()
-            }
+            str(curve): _points(points, f"expected.acceptance.{curve}")
             for curve, points in values["acceptance"].items()
         },
+        breakdown=_breakdown(values["breakdown"], "expected.breakdown"),
         slack=_share(values["slack"], "expected.slack"),
         overload=_share(values["overload"], "expected.overload"),
     )
@@ -66,6 +71,20 @@ def _set(values: dict[str, list[str] | list[int] | None], key: str) -> ExpectedS
         missed=tuple(map(int, values["missed"] or ())),
         refused=None if refused is None else tuple(map(int, refused)),
     )
+
+
+def _breakdown(values: dict[str, dict[str, str]], key: str) -> ExpectedBreakdown:
+    mean = {}
+    for n_tasks, text in values["mean"].items():
+        at = f"{key}.mean.{n_tasks}"
+        if not n_tasks.isdecimal():
+            raise UsageError(f"{at}: no number of tasks", where=at, next_step='write "10": "0.909 ± 0.005"')
+        mean[int(n_tasks)] = Bound.parse(text, Unit.SHARE, at)
+    return ExpectedBreakdown(mean=mean, at_least=_points(values["at_least"], f"{key}.at_least"))
+
+
+def _points(values: dict[str, str], key: str) -> dict[float, Bound]:
+    return {_utilization(u, key): Bound.parse(text, Unit.SHARE, f"{key}.{u}") for u, text in values.items()}
 
 
 def _share(value: float | None, key: str) -> float | None:

@@ -10,7 +10,7 @@ from runner.data.schema import Column, Kind, Table
 
 #: Tasks whose utilization has a column of its own, the most urgent first.
 N_RANKS = 10
-_MARGINS = ("ll", "hb", "rta", "edf_utilization", "qpa", "edf_rta", "gfb", "bcl")
+_MARGINS = ("ll", "hb", "rta", "edf_utilization", "qpa", "edf_rta", "gfb", "bcl", "breakdown")
 _VERDICTS = ("rta", "qpa", "gfb", "bcl")
 
 

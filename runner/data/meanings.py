@@ -213,7 +213,17 @@ COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "vcpus": "virtual CPUs of the guest | there is none, or no attempt yet",
             **{
                 f"margin_{test}": f"how far inside the bound of `{test}` the set is | the test has no such number, or was not made"
-                for test in ("ll", "hb", "rta", "edf_utilization", "qpa", "edf_rta", "gfb", "bcl")
+                for test in (
+                    "ll",
+                    "hb",
+                    "rta",
+                    "edf_utilization",
+                    "qpa",
+                    "edf_rta",
+                    "gfb",
+                    "bcl",
+                    "breakdown",
+                )
             },
             **{
                 f"verdict_{test}": f"what `{test}` says: schedulable, unschedulable or unknown | it was not made"

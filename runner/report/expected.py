@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import fmean, stdev
 
 from runner.analysis.fixed_priority import responses
 from runner.analysis.sporadic import SporadicTask
 from runner.confidence import wilson
 from runner.data.history import DataSet
-from runner.expectations import Bound, Compared, Expectations, ExpectedSet
+from runner.expectations import Bound, Compared, Expectations, ExpectedBreakdown, ExpectedSet
 from runner.report.acceptance import Acceptance, read_acceptance
 from runner.units import shown_ns
 
@@ -29,6 +30,11 @@ WHERE test = 'rta' AND verdict = 'schedulable' AND scheduler = 'fifo' AND n_cpus
     AND validity IS NOT 'disturbed' GROUP BY taskset_id
 """
 _COSTS = "SELECT wcet_ns, period_ns, deadline_ns, jitter_ns, priority_rank FROM tasks WHERE taskset_id = ? ORDER BY task_idx"
+# U times the factor by which each C may grow; what a set has in the tables, whoever measured it.
+_BREAKDOWN = """
+SELECT n_tasks, utilization * (1 + margin) FROM analyses JOIN tasksets USING (taskset_id)
+WHERE test = 'breakdown' AND n_cpus = 1 AND margin IS NOT NULL AND utilization IS NOT NULL
+"""
 # Utilization as it was measured: CPU time of the finished jobs; C, where a task finished none.
 _OVERLOAD = """
 WITH used AS (
@@ -49,6 +55,8 @@ def compared(expected: Expectations, database: DataSet) -> tuple[Compared, ...]:
         lines += _of_set(name, one, database)
     if expected.acceptance:
         lines += _curves(expected, read_acceptance(database))
+    if expected.breakdown:
+        lines += _breakdown(expected.breakdown, database)
     if expected.slack is not None:
         n, n_wrong = _with_slack(expected.slack, database)
         what = f"sets that RTA accepts with C + {expected.slack:.0%} that missed"
@@ -112,6 +120,24 @@ def _curves(expected: Expectations, found: Acceptance) -> Iterator[Compared]:
                 bound,
                 *shares.get((curve, utilization), (0, 0)),
             )
+
+
+def _breakdown(expected: ExpectedBreakdown, database: DataSet) -> Iterator[Compared]:
+    by_size: dict[int, list[float]] = {}
+    for n_tasks, utilization in database.execute(_BREAKDOWN):
+        by_size.setdefault(n_tasks, []).append(utilization)
+    for n_tasks, bound in expected.mean.items():
+        what, sample = f"n = {n_tasks}: mean breakdown utilization", by_size.get(n_tasks, [])
+        if len(sample) < 2:
+            yield Compared(what, bound.text, "-", holds=False)
+            continue
+        mean, half = fmean(sample), 1.96 * stdev(sample) / math.sqrt(len(sample))
+        found = f"{mean:.4f} ± {half:.4f}, N = {len(sample)}"
+        yield Compared(what, bound.text, found, bound.holds_for_mean(mean, half))
+    everything = [one for sample in by_size.values() for one in sample]
+    for utilization, bound in expected.at_least.items():
+        n_hits = sum(one >= utilization for one in everything)
+        yield _share(f"breakdown utilization >= {utilization:.2f}", bound, n_hits, len(everything))
 
 
 def _share(what: str, bound: Bound, n_hits: int, n: int) -> Compared:

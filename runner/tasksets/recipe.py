@@ -15,7 +15,7 @@ from runner.tasksets.periods import MIN_WCET_NS, PeriodRule
 from runner.tasksets.priorities import Priorities, ranked
 from runner.tasksets.programs import SPIN, draw_program
 from runner.tasksets.request import require
-from runner.tasksets.shares import ShareRule
+from runner.tasksets.shares import ShareRule, Shares, independent_costs
 from runner.tasksets.stream import Uniform
 from runner.text.excerpt import excerpt
 from runner.units import MAX_TIME_NS
@@ -176,8 +176,12 @@ class Recipe:
 
     def draw_times(self, total: float, main: Uniform) -> tuple[list[int], list[int]]:
         """C and T of the tasks of one set, in nanoseconds."""
-        shares = self.shares.draw(total, main)
-        periods_ns = self.periods.draw(self.n_tasks, main)
+        if self.shares.kind is Shares.INDEPENDENT_COSTS:
+            periods_ns = self.periods.draw(self.n_tasks, main)
+            shares = independent_costs(total, periods_ns, main)
+        else:
+            shares = self.shares.draw(total, main)
+            periods_ns = self.periods.draw(self.n_tasks, main)
         return [whole_wcet_ns(share, t) for share, t in zip(shares, periods_ns, strict=True)], periods_ns
 
     def _ranks(self, periods_ns: list[int]) -> Sequence[int]:

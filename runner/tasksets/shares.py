@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from runner.errors import HostError, UsageError
+from runner.errors import UsageError
+from runner.tasksets.convolutional import MAX_CONVOLUTIONAL_TASKS, convolutionalfixedsum
 from runner.tasksets.request import number, require
 from runner.tasksets.stream import Uniform, uniform_stream
 from runner.tasksets.written import is_list, sequence
 
 # Below this, redrawing until every task fits takes too long: 10,000 draws a set.
 MIN_ACCEPTANCE = 1e-4
-# What `cfsa` of convolutionalfixedsum copes with; its numerical twin draws from Python's one global stream, which cannot be seeded per set.
-MAX_CONVOLUTIONAL_TASKS = 15
-_MAX_CONVOLUTIONAL_DRAWS = 100
-_CONVOLUTIONAL_TOLERANCE = 1e-6
 _N_TRIALS = 3
 
 
@@ -33,6 +30,8 @@ class Shares(StrEnum):
     RANDFIXEDSUM = "randfixedsum"
     #: The same with bounds of each task's own (Griffin and Davis 2025), by the package of that name.
     CONVOLUTIONALFIXEDSUM = "convolutionalfixedsum"
+    #: C uniform and independent of T, then scaled to that sum (Lehoczky, Sha and Ding 1989): short periods get most of it.
+    INDEPENDENT_COSTS = "independent_costs"
 
 
 def uunifast(n_tasks: int, utilization: float, uniform: Uniform) -> list[float]:
@@ -121,52 +120,11 @@ def randfixedsum(n: int, total: float, uniform: Uniform) -> list[float]:
     return numbers
 
 
-def convolutionalfixedsum(
-    total: float, bounds: Sequence[tuple[float, float]], uniform: Uniform
-) -> list[float]:
-    """One number within each of the bounds, with the given sum, uniform over all: ConvolutionalFixedSum.
-
-    What the package returns is checked, and drawn again if it is none of these.
-
-    Raises:
-        HostError: the package is not installed.
-        UsageError: it did not come to a result.
-    """
-    try:
-        # late import: an extra of its own, with compiled code; only who asks for it needs it
-        from convolutionalfixedsum.cfsa import CFSAConfig, CFSAError, cfsa
-    except ImportError as exc:
-        raise HostError(
-            f"shares: convolutionalfixedsum needs the package of that name: {exc}",
-            where="shares",
-            next_step="pip install 'rtfleet[convolutionalfixedsum]', or choose shares: randfixedsum where all tasks have the same bounds",
-        ) from exc
-    # Counted from the lower bounds: with others than 0 its solver often gives up, and moving all along changes no distribution.
-    spans = [high - low for low, high in bounds]
-    free = total - math.fsum(low for low, _ in bounds)
-    # What the package does not survive: one number, and no room for any.
-    if len(bounds) == 1:
-        return [total]
-    for side, is_full in ((0, free <= 0), (1, free >= math.fsum(spans))):
-        if is_full:
-            return [bound[side] for bound in bounds]
-    for _ in range(_MAX_CONVOLUTIONAL_DRAWS):
-        seed = 1 + int(uniform() * ((1 << 53) - 1))  # it takes 0 for none
-        try:
-            parts = [
-                float(part)
-                for part in cfsa(len(bounds), free, [0.0] * len(bounds), spans, CFSAConfig(seed=seed))
-            ]
-        except CFSAError:
-            continue
-        off = max(max(-part, part - span) for part, span in zip(parts, spans, strict=True))
-        if max(off, abs(math.fsum(parts) - free)) <= _CONVOLUTIONAL_TOLERANCE:
-            return [min(high, max(low, low + part)) for (low, high), part in zip(bounds, parts, strict=True)]
-    raise UsageError(
-        f"shares: convolutionalfixedsum does not come to numbers within the bounds whose sum is {total:g}",
-        where="shares",
-        next_step="choose a sum further from the least and the most that the bounds allow, or shares: randfixedsum",
-    )
+def independent_costs(total: float, periods_ns: Sequence[int], uniform: Uniform) -> list[float]:
+    """Utilizations with that sum of tasks whose C are uniform over (0, 1] before they are all scaled."""
+    loads = [(1.0 - uniform()) / period_ns for period_ns in periods_ns]
+    scale = total / math.fsum(loads)
+    return [load * scale for load in loads]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +163,13 @@ class ShareRule:
         )
         if self.kind is Shares.CONVOLUTIONALFIXEDSUM:
             self._try_out(total, key)
+        if self.kind is Shares.INDEPENDENT_COSTS:
+            require(
+                self._low <= 0 and total <= self._high,
+                key,
+                f"is {total:g}: a share that independent_costs draws can be out of bounds",
+                "lower it, or choose shares: randfixedsum, which keeps to share_min and share_max",
+            )
         if self.kind not in (Shares.UUNIFAST, Shares.UUNIFAST_DISCARD):
             return
         chance = acceptance_probability(n, total, self._low, self._high)
@@ -231,7 +196,7 @@ class ShareRule:
             raise UsageError(f"{key}: {exc.what}", where=key, next_step=exc.next_step) from exc
 
     def draw(self, total: float, uniform: Uniform) -> list[float]:
-        """Utilizations with that sum."""
+        """Utilizations with that sum; those of `INDEPENDENT_COSTS` take the periods, too: `independent_costs`."""
         n, low, high = len(self.bounds), self._low, self._high
         match self.kind:
             case Shares.RANDFIXEDSUM:
