@@ -9,6 +9,7 @@ import tracemalloc
 from collections import Counter
 from itertools import islice, pairwise, permutations
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -151,15 +152,13 @@ class TestShares:
         source = random_sets(
             shares="independent_costs", periods=["1ms", "100ms"], utilizations=[0.5], sets_per_utilization=400
         )
-        costs_ns: dict[int, list[float]] = {1 * MS: [], 100 * MS: []}
+        parts: dict[int | None, list[float]] = {1 * MS: [], 100 * MS: []}
         for taskset in source.variants():
             assert taskset.utilization == pytest.approx(0.5, abs=1e-5)
-            if len(drawn := {task.period_ns: task for task in taskset.tasks}) == 2:
-                for period_ns, task in drawn.items():
-                    longest = max(one.wcet_ns or 0 for one in taskset.tasks)
-                    costs_ns[period_ns or 0].append((task.wcet_ns or 0) / longest)
-        means = [sum(found) / len(found) for found in costs_ns.values()]
-        assert means[0] == pytest.approx(means[1], abs=0.08)
+            whole_ns = sum(task.wcet_ns or 0 for task in taskset.tasks)
+            for task in taskset.tasks:
+                parts[task.period_ns].append((task.wcet_ns or 0) / whole_ns)
+        assert [fmean(found) for found in parts.values()] == pytest.approx([1 / 5, 1 / 5], abs=0.015)
 
     def test_share_bounds_hold(self) -> None:
         for method in ("uunifast_discard", "randfixedsum", "convolutionalfixedsum"):
