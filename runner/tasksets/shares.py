@@ -101,6 +101,10 @@ def randfixedsum(n: int, total: float, uniform: Uniform) -> list[float]:
     """
     if n == 1 or not 0 < total < n:
         return [total / n] * n
+    if (
+        total > n - 1
+    ):  # the corner where all are almost 1, whose volumes vanish first: seen from the other side
+        return [1.0 - number for number in randfixedsum(n, n - total, uniform)]
     rows, left = _halves(n, total), total
     place = math.floor(min(total, n - 1))
     numbers: list[float] = []
