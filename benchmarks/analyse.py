@@ -33,8 +33,7 @@ T = TypeVar("T")
 _PEER_SETS = 2_000
 _BLOCK_SETS = 1 << 13
 _GOAL = 50
-# Of the few that take hundreds of steps, each is one of the slowest of its block.
-_EDF_GOAL = 10
+_EDF_GOAL = 40
 _ROUNDS = 5
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -18,11 +20,13 @@ from runner.analysis.arrays import (
 )
 from runner.analysis.breakdown import scaling_by_rank, scaling_under_edf
 from runner.analysis.demand import busy_period, demand_bound, demand_limit, processor_demand, quick_demand
+from runner.analysis.demand_arrays import feasible_under_edf
 from runner.analysis.edf_response import edf_responses
 from runner.analysis.fixed_priority import responses
 from runner.analysis.global_edf import bcl, gfb, tardiness_bound
 from runner.analysis.sporadic import utilization
 from runner.analysis.utilization import hyperbolic, liu_layland
+from runner.errors import UsageError
 from runner.model import Policy, Task, TaskSet
 from runner.units import NS_PER_MS
 from tests.agreement import contradictions, random_sets
@@ -190,3 +194,32 @@ def test_arrays_say_what_single_sets_do():
         assert [NONE if one.wcrt is None else one.wcrt for one in found] == wcrt[idx].tolist()
         assert verdicts[idx] == (not any(one.late for one in found))
         assert (ll[idx], hb[idx]) == (liu_layland(which), hyperbolic(which))
+
+
+def test_arrays_whose_demand_would_overflow():
+    """Of a task that more urgent ones leave nothing: 2^44 jobs of 2^44 each are not even counted."""
+    rows = [(1 << 44, 1, 1 << 44), (1, 1 << 44, 1 << 44)]
+    sets = TaskArrays(*(np.array([[row[at] for row in rows]], np.int64) for at in range(3)))
+    assert response_times(sets, only_in_time=True).tolist() == [[NONE, NONE]]
+    assert feasible_under_edf(sets).tolist() == [0]
+    short = TaskArrays(sets.wcet, sets.period, np.minimum(sets.deadline, sets.period))
+    assert schedulable_by_rank(short).tolist() == [False]
+
+
+def test_arrays_of_any_whole_numbers():
+    """Narrow ones, and columns that do not lie side by side, are what they say; halves are no times."""
+    columns = [np.array(column, np.int32).T for column in ([[1], [2]], [[4], [6]], [[4], [6]])]
+    sets = TaskArrays(*columns)  # type: ignore[arg-type] # narrow, on purpose
+    assert response_times(sets).tolist() == [[1, 3]]
+    assert sets.wcet.dtype == np.int64
+    with pytest.raises(UsageError, match="whole numbers"):
+        TaskArrays(np.array([[0.5]]), np.array([[4]]), np.array([[4]]))
+
+
+def test_without_numba_arrays_say_what_is_missing():
+    code = "import sys; sys.modules['numba'] = None\nimport runner\nimport runner.analysis.arrays"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "HostError: many task sets at once need the package numba" in ended.stderr
+    assert "pip install 'rtfleet[arrays]'" in ended.stderr

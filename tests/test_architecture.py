@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: A new file belongs into exactly one of them: into the lowest that its imports allow, and its subject fits.
 RANKS = (
     "errors text files admission text.excerpt text.secrets deadline units files.durable text.terminal_filter files.private"
-    " exit_codes admission.holds shortage",
+    " exit_codes admission.holds shortage compiled",
     "cluster cluster.shares"
     " model faults operator machines run_folder model.refusal model.task model.taskset model.adaptive model.arrival fleet steering specs"
     " paths operator.control"
@@ -85,6 +85,7 @@ HOMES = {
     "fabric": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "paramiko": {"runner.sessions.ssh", "runner.sessions.ssh_connection"},
     "convolutionalfixedsum": {"runner.tasksets.convolutional"},
+    "numba": {"runner.compiled"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
         "runner.config.plan",

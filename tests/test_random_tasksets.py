@@ -650,10 +650,6 @@ class TestBulk:
         assert np.array_equal(found.period_ns, np.take_along_axis(given_sets.period_ns, order, axis=1))
         assert np.array_equal(found.wcet_ns, np.take_along_axis(given_sets.wcet_ns, order, axis=1))
 
-    def test_periods_that_leave_no_room_for_an_order(self) -> None:
-        with pytest.raises(UsageError, match="too long to be sorted"):
-            TaskSetArrays(np.array([[1, 1]]), np.array([[1 << 62, 5]])).rate_monotonic()
-
     def test_sets_that_are_not_there(self) -> None:
         with pytest.raises(UsageError, match="not so many"):
             make_many(random_sets(), 0, 3, 2)
