@@ -40,9 +40,8 @@ class RunningCluster:
             "scheduler", "scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={self._file}"
         )
         eventually(self._file.exists, _STEP_S)
-        self._client: Any = stack.enter_context(
-            distributed.Client(scheduler_file=str(self._file), set_as_default=False)
-        )
+        connect: Any = distributed.Client
+        self._client = stack.enter_context(connect(scheduler_file=str(self._file), set_as_default=False))
         self.address: str = self._client.scheduler.address
 
     def join(self, name: str, *, n_guests: int, env: Mapping[str, str] | None = None) -> None:

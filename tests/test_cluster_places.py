@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from runner.exit_codes import ExitCode
-from tests.cli import RUN_TIMEOUT_S, run_cli, started_cli
+from tests.cli import ROOT, RUN_TIMEOUT_S, run_cli, started_cli
 from tests.dask_processes import RunningCluster, running_cluster
 from tests.fleet_samples import eventually
+from tests.ssh_server import processes_with, ssh_server
 
 SETS = ("machines=simulation", "machines.session.realtime_factor=8", "monitors=[sqlite,logging]")
 
@@ -61,3 +62,28 @@ def test_a_cluster_that_runs_is_used_and_left_as_it_was(tmp_path, cluster):
     assert measured_by(tmp_path / "again").total() == 5
     assert not cluster.traces()
     assert not list(cluster.folder.glob("rtfleet-*"))
+
+
+def test_workers_are_started_over_ssh_and_end_with_the_run(tmp_path):
+    token = str(tmp_path)
+    session = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RTFLEET_TEST": token}
+    with ssh_server(tmp_path / "ssh", session) as server:
+        how = (
+            f"port: {server.port}, client_keys: ['{server.client_key}'], known_hosts: '{server.known_hosts}'"
+        )
+        done = run_cli(
+            tmp_path,
+            *SETS,
+            "machines/cluster=ssh",
+            "machines.cluster.dask.hosts=[127.0.0.1,127.0.0.1,127.0.0.1]",
+            f"+machines.cluster.dask.connect_options={{{how}}}",
+            "+machines.cluster.dask.scheduler_options={host: 127.0.0.1}",
+            "+machines.cluster.dask.worker_options.host=127.0.0.1",
+            "machines.cluster.guests_per_worker=2",
+            "machines.count=4",
+            "tasksets.sets_per_utilization=8",
+        )
+        assert done.returncode == ExitCode.OK, done.stderr
+        by = measured_by(tmp_path / "run")
+        assert by.total() == 40
+        eventually(lambda: not processes_with("RTFLEET_TEST", token), 30.0)

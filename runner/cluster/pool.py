@@ -96,14 +96,13 @@ def pool(
 
     Args:
         make_cluster: Makes any of Dask's clusters, or returns the address of a scheduler.
-        folder: For what Dask keeps on this computer meanwhile.
+        folder: Of what Dask keeps on this computer meanwhile, if it was told so; removed at the end.
 
     Raises:
         UsageError: Dask is not installed.
         HostError: the cluster cannot be made or reached.
     """
     try:
-        import dask  # late import: an extra
         import distributed  # late import: an extra
     except ImportError as exc:
         raise missing(exc) from exc
@@ -111,10 +110,10 @@ def pool(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_processes, before)
-        # What its processes log is about connections that end, which is said here in one line each.
-        options = {"temporary-directory": str(folder), "logging.distributed": "critical"}
-        stack.enter_context(dask.config.set(options))
+        # What it logs here is about connections that end, which is said in one line each. Nothing is set in its own config: that
+        # goes with processes to other computers, where our folder is not, and where Dask waits for what they log.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        logging.getLogger("asyncssh").setLevel(logging.WARNING)
         with _without_interrupts():
             try:
                 cluster = make_cluster()
