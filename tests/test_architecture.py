@@ -40,7 +40,7 @@ RANKS = (
     " config.expected config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
-    " genode.profiles",
+    " genode.profiles cluster.delivery",
     "hosts hosts.base hosts.board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement"
     " qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"

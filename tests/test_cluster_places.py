@@ -1,9 +1,11 @@
-"""Where workers can be: on a cluster that runs already, and behind SSH; for SLURM see `test_slurm`."""
+"""Where workers can be: on a cluster that runs already, behind SSH, without the image; for SLURM see `test_slurm`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from runner.cluster.delivery import Delivery, send
+from runner.errors import HostError
 from runner.exit_codes import ExitCode
+from runner.qemu.image import (
+    FILE_NAMES,
+    HOST_KEY_NAME,
+    INITRD_NAME,
+    KERNEL_NAME,
+    METADATA_NAME,
+    GuestImage,
+    ImageMetadata,
+)
 from tests.cli import ROOT, RUN_TIMEOUT_S, run_cli, started_cli
 from tests.dask_processes import RunningCluster, running_cluster
 from tests.fleet_samples import eventually
@@ -35,6 +48,12 @@ def measured_by(run: Path) -> Counter[str]:
         ).fetchall()
     assert len({taskset_id for taskset_id, _ in rows}) == len(rows)
     return Counter(worker.rpartition("-")[0] for _, worker in rows)
+
+
+def tables_of(run: Path) -> dict[str, str]:
+    """Task set -> digest of its job table."""
+    with closing(sqlite3.connect(run / "results.sqlite")) as data:
+        return dict(data.execute("SELECT taskset_id, table_sha256 FROM runs").fetchall())
 
 
 def n_done(run: Path) -> int:
@@ -87,3 +106,98 @@ def test_workers_are_started_over_ssh_and_end_with_the_run(tmp_path):
         by = measured_by(tmp_path / "run")
         assert by.total() == 40
         eventually(lambda: not processes_with("RTFLEET_TEST", token), 30.0)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That of a worker's computer, with nothing in it."""
+    monkeypatch.setenv("RTFLEET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images" / "amd64"
+
+
+def parcel(folder: Path) -> GuestImage:
+    """An image as it is laid out; no guest boots it."""
+    folder.mkdir(parents=True)
+    contents = {name: f"{name} ".encode() * 1000 for name in FILE_NAMES}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    metadata = ImageMetadata(
+        arch="amd64",
+        digest=hashlib.sha256(contents[KERNEL_NAME] + contents[INITRD_NAME]).hexdigest(),
+        kernel_release="6.1",
+        packages={},
+        sources_sha256="",
+        sizes_bytes={name: len(content) for name, content in contents.items()},
+    )
+    (folder / METADATA_NAME).write_text(metadata.to_json())
+    return GuestImage.load(folder)
+
+
+def test_an_image_arrives_whole_and_once(tmp_path, cache):
+    image = parcel(tmp_path / "there")
+    delivery = Delivery(image.identity, "amd64", "there")
+    assert delivery.find() is None
+    folder = delivery.finish(send(image, delivery.take))
+    assert Delivery(image.identity, "amd64", "there").find() == folder
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == {
+        one.name: one.read_bytes() for one in image.folder.iterdir()
+    }
+    assert {stat.S_IMODE(one.stat().st_mode) for one in folder.iterdir()} == {0o600}
+    assert list(cache.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("name", [*FILE_NAMES, METADATA_NAME])
+@pytest.mark.parametrize(
+    "damage", [lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:], lambda chunk: chunk[:-1], lambda chunk: b""]
+)
+def test_an_image_that_was_damaged_on_its_way_is_not_kept(tmp_path, cache, name, damage):
+    image = parcel(tmp_path / "there")
+    delivery = Delivery(image.identity, "amd64", "there")
+    digests = send(image, lambda to, chunk: delivery.take(to, damage(chunk) if to == name else chunk))
+    with pytest.raises(HostError, match=f"did not arrive whole: {name}"):
+        delivery.finish(digests)
+    assert not list(cache.iterdir())
+    delivery.finish(send(image, delivery.take))
+    assert delivery.find() is not None
+
+
+def test_an_image_of_the_same_digest_and_other_keys_keeps_its_place(tmp_path, cache):
+    image = parcel(tmp_path / "there")
+    own = parcel(cache / "there")
+    (own.folder / HOST_KEY_NAME).write_bytes(b"another key".ljust(own.metadata.sizes_bytes[HOST_KEY_NAME]))
+    before = {one.name: one.read_bytes() for one in own.folder.iterdir()}
+    delivery = Delivery(image.identity, "amd64", "there")
+    assert delivery.find() is None
+    assert delivery.finish(send(image, delivery.take)) == delivery.find() != own.folder
+    assert {one.name: one.read_bytes() for one in own.folder.iterdir()} == before
+
+
+def test_an_image_that_is_cut_off_in_the_cache_is_replaced(tmp_path, cache):
+    image = parcel(tmp_path / "there")
+    first, second = (Delivery(image.identity, "amd64", "there") for _ in range(2))
+    folder = first.finish(send(image, first.take))
+    (folder / INITRD_NAME).write_bytes(b"")
+    assert second.find() is None
+    digests = send(image, first.take)
+    assert second.finish(send(image, second.take)) == folder == second.find()
+    # And who comes second finds it there.
+    assert first.finish(digests) == folder
+    assert list(cache.iterdir()) == [folder]
+
+
+@pytest.mark.guest
+def test_guests_boot_an_image_that_their_worker_did_not_have(tmp_path, cluster):
+    cluster.join("far", n_guests=1, env={"RTFLEET_CACHE": str(tmp_path / "far")})
+    there = ("machines/cluster=scheduler", f"machines.cluster.dask.address={cluster.address}")
+    few = ("machines=amd64", "tasksets.sets_per_utilization=1", "tasksets.utilizations=[0.5,0.8]")
+    logs, tables = [], []
+    for run in ("run", "again"):
+        done = run_cli(tmp_path, *few, *there, "monitors=[sqlite,logging]", f"hydra.run.dir={run}")
+        assert done.returncode == ExitCode.OK, done.stderr
+        logs.append((tmp_path / run / "distributor.log").read_text())
+        tables.append(tables_of(tmp_path / run))
+    assert [log.count("has the image now") for log in logs] == [1, 0]
+    assert len(tables[0]) == 2
+    assert tables[0] == tables[1]
+    image = GuestImage.current("amd64")
+    assert [one.name for one in (tmp_path / "far" / "images" / "amd64").iterdir()] == [image.identity]

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.admission.capacity import Reserves
+from runner.cluster.delivery import Delivery
 from runner.cluster.messages import Assignment, Order, Reply, Report
 from runner.cluster.relay import Relay
 from runner.distributor import Distributor
-from runner.errors import HostError
 from runner.faults.recovery import Recovery
 from runner.fleet import RunState
 from runner.machines.station import MachineKind
 from runner.model import TaskSet
-from runner.qemu.image import GuestImage, images_folder
 
 #: When nobody has asked for so long, the coordinator is gone.
 SILENCE_S = 120.0
@@ -84,7 +83,7 @@ class Agent:
         self._temporary = None if shared else Path(tempfile.mkdtemp(prefix="rtfleet-worker-"))
         self._folder = self._temporary or setup.folder / "workers" / setup.worker
         self._image: Path | None = None
-        self._partial: Path | None = None
+        self._delivery = None if setup.image is None else Delivery(*setup.image)
         self._more_facts = {
             "worker": setup.worker,
             "host_cpu": _cpu_model(),
@@ -95,51 +94,24 @@ class Agent:
 
     def lacks_image(self) -> bool:
         """Whether the image has to be sent: it is not in this computer's cache."""
-        if self._setup.image is None:
+        if self._delivery is None:
             return False
-        identity, arch, name = self._setup.image
-        folder = images_folder(arch) / name
-        try:
-            if GuestImage.load(folder, arch=arch).identity != identity:
-                return True
-        except HostError:
-            return True
-        self._image = folder
-        return False
+        self._image = self._delivery.find()
+        return self._image is None
 
     def take_image(self, name: str, chunk: bytes) -> None:
         """Append to a file of the image."""
-        assert self._setup.image is not None  # noqa: S101 - asked for by `lacks_image` alone
-        _, arch, _ = self._setup.image
-        if self._partial is None:
-            images_folder(arch).mkdir(parents=True, exist_ok=True)
-            self._partial = Path(tempfile.mkdtemp(prefix=".image-", dir=images_folder(arch)))
-        with open(self._partial / name, "ab", opener=_private) as file:
-            file.write(chunk)
+        assert self._delivery is not None  # noqa: S101 - asked for by `lacks_image` alone
+        self._delivery.take(name, chunk)
 
-    def finish_image(self) -> None:
-        """All files were sent.
+    def finish_image(self, digests: Mapping[str, str]) -> None:
+        """All files were sent, with these SHA-256.
 
         Raises:
-            HostError: they are not the image that was announced.
+            HostError: something else arrived.
         """
-        assert self._setup.image is not None  # noqa: S101 - as above
-        assert self._partial is not None  # noqa: S101 - some file was sent
-        identity, arch, name = self._setup.image
-        if GuestImage.load(self._partial, arch=arch).identity != identity:
-            raise HostError(f"the image did not arrive whole at worker {self._setup.worker}")
-        folder = images_folder(arch) / name
-        try:
-            self._partial.rename(folder)
-            self._partial = None
-        except OSError:  # another worker of this computer was first
-            self._drop_partial()
-        self._image = folder
-
-    def _drop_partial(self) -> None:
-        partial, self._partial = self._partial, None
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        assert self._delivery is not None  # noqa: S101 - as above
+        self._image = self._delivery.finish(digests)
 
     # The fleet
 
@@ -237,17 +209,14 @@ class Agent:
             try:
                 self._close_fleet()
             finally:
-                self._drop_partial()
+                if self._delivery is not None:
+                    self._delivery.drop()
                 if self._temporary is not None:
                     shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 def _sum(one: Mapping[Recovery, int], other: Mapping[Recovery, int]) -> dict[Recovery, int]:
     return {step: one.get(step, 0) + other.get(step, 0) for step in one.keys() | other.keys()}
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _cpu_model() -> str | None:

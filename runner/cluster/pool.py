@@ -7,20 +7,23 @@ import multiprocessing
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runner.cluster.agent import Agent, Setup
 from runner.cluster.crew import Crew
+from runner.cluster.delivery import send
 from runner.cluster.link import WorkerLost
 from runner.cluster.messages import Order, Reply
 from runner.cluster.shares import Seat
 from runner.deadline import Deadline
 from runner.errors import HostError, RunnerError, UsageError
-from runner.qemu.image import FILE_NAMES, METADATA_NAME, GuestImage
+from runner.qemu.image import GuestImage
 
 #: How often is looked who is there.
 LOOK_S = 0.5
@@ -30,7 +33,6 @@ ANSWER_S = 90.0
 END_S = 20.0
 #: The Dask resource by which a worker says how many machines it can hold: `dask worker … --resources "guests=4"`.
 RESOURCE = "guests"
-_CHUNK_BYTES = 8 << 20
 _log = logging.getLogger("runner.cluster")
 
 
@@ -215,12 +217,12 @@ class _Members(threading.Thread):
         member.actor = member.future.result(timeout=END_S)
         image = self._equipment.image
         if image is not None and member.call("lacks_image", END_S):
-            for name in (*FILE_NAMES, METADATA_NAME):
-                with (image.folder / name).open("rb") as file:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        member.call("take_image", ANSWER_S, name, chunk)
-            member.call("finish_image", END_S)
-            _log.info("worker %s has the image now", member.seat.worker)
+            begun_s = time.monotonic()
+            digests = send(image, partial(member.call, "take_image", ANSWER_S))
+            member.call("finish_image", ANSWER_S, digests)
+            _log.info(
+                "worker %s has the image now, after %.1f s", member.seat.worker, time.monotonic() - begun_s
+            )
 
 
 @contextmanager
