@@ -25,6 +25,7 @@ from runner.qemu.image import (
     GuestImage,
     ImageMetadata,
 )
+from runner.why.__main__ import main as why
 from tests.cli import ROOT, RUN_TIMEOUT_S, run_cli, started_cli
 from tests.dask_processes import RunningCluster, running_cluster
 from tests.fleet_samples import eventually
@@ -94,7 +95,7 @@ def test_workers_are_started_over_ssh_and_end_with_the_run(tmp_path):
             tmp_path,
             *SETS,
             "machines/cluster=ssh",
-            "machines.cluster.dask.hosts=[127.0.0.1,127.0.0.1,127.0.0.1]",
+            "machines.cluster.dask.hosts=[127.0.0.1,127.0.0.1]",
             f"+machines.cluster.dask.connect_options={{{how}}}",
             "+machines.cluster.dask.scheduler_options={host: 127.0.0.1}",
             "+machines.cluster.dask.worker_options.host=127.0.0.1",
@@ -186,7 +187,7 @@ def test_an_image_that_is_cut_off_in_the_cache_is_replaced(tmp_path, cache):
 
 
 @pytest.mark.guest
-def test_guests_boot_an_image_that_their_worker_did_not_have(tmp_path, cluster):
+def test_guests_boot_an_image_that_their_worker_did_not_have(tmp_path, cluster, capsys):
     cluster.join("far", n_guests=1, env={"RTFLEET_CACHE": str(tmp_path / "far")})
     there = ("machines/cluster=scheduler", f"machines.cluster.dask.address={cluster.address}")
     few = ("machines=amd64", "tasksets.sets_per_utilization=1", "tasksets.utilizations=[0.5,0.8]")
@@ -201,3 +202,8 @@ def test_guests_boot_an_image_that_their_worker_did_not_have(tmp_path, cluster):
     assert tables[0] == tables[1]
     image = GuestImage.current("amd64")
     assert [one.name for one in (tmp_path / "far" / "images" / "amd64").iterdir()] == [image.identity]
+    (folder,) = (tmp_path / "run" / "workers").iterdir()
+    assert why([str(tmp_path / "run"), f"{folder.name}.qemu1"]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert f"{folder.name}.qemu1: 2 measured in 2 attempts" in told
+    assert "its logs" not in told

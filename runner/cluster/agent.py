@@ -21,6 +21,7 @@ from runner.faults.recovery import Recovery
 from runner.fleet import RunState
 from runner.machines.station import MachineKind
 from runner.model import TaskSet
+from runner.paths import RunPaths
 
 #: When nobody has asked for so long, the coordinator is gone.
 SILENCE_S = 120.0
@@ -81,7 +82,7 @@ class Agent:
         self._recoveries: dict[Recovery, int] = {}
         shared = setup.folder.is_dir() and os.access(setup.folder, os.W_OK)
         self._temporary = None if shared else Path(tempfile.mkdtemp(prefix="rtfleet-worker-"))
-        self._folder = self._temporary or setup.folder / "workers" / setup.worker
+        self._folder = self._temporary or RunPaths(setup.folder).workers / setup.worker
         self._image: Path | None = None
         self._delivery = None if setup.image is None else Delivery(*setup.image)
         self._more_facts = {
