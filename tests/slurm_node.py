@@ -88,11 +88,14 @@ class SlurmNode:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def jobs(self, *, ended: bool = False) -> dict[int, str]:
-        """State (`PENDING`, `RUNNING`, `COMPLETING` …) of each job that is in the queue, or also of those that have ended."""
+    def jobs(self, *, ended: bool = False) -> dict[str, str]:
+        """State (`PENDING`, `RUNNING`, `COMPLETING` …) of each job that is in the queue, or also of those that have ended.
+
+        Those of an array have a number each: `1_0`.
+        """
         states = ("--states=all",) if ended else ()
-        lines = self.run("squeue", "--noheader", "--format=%i %T", *states).splitlines()
-        return {int(number): state for number, state in map(str.split, lines)}
+        lines = self.run("squeue", "--noheader", "--array", "--format=%i %T", *states).splitlines()
+        return {words[0]: words[1] for words in map(str.split, lines)}
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def test_a_job_that_is_cancelled_loses_nothing(tmp_path, slurm, env):
     slow = ("machines=simulation", "machines.session.realtime_factor=2", "tasksets.sets_per_utilization=8")
     with started_cli(tmp_path, *SLURM, *slow, "machines.count=4", env=env) as process:
         eventually(lambda: n_done(tmp_path / "run") > 4, RUN_TIMEOUT_S)
-        slurm.run("scancel", str(min(slurm.jobs())))
+        slurm.run("scancel", min(slurm.jobs()))
         _, error = process.communicate(timeout=RUN_TIMEOUT_S)
     assert process.returncode == ExitCode.OK, error
     assert [n for n, _ in done_where(tmp_path / "run")] == [1] * 40
@@ -131,3 +131,24 @@ def test_what_slurm_refuses_ends_the_run_before_anything_is_submitted(tmp_path, 
     assert "SLURM does not take such a job" in done.stderr
     assert said in done.stderr
     assert slurm.jobs(ended=True).keys() == before
+
+
+def test_the_runs_of_a_sweep_are_jobs_of_their_own(tmp_path, slurm, env):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    before = slurm.jobs(ended=True).keys()
+    done = run_cli(
+        tmp_path,
+        "--multirun",
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.timeout_min=5",
+        "hydra.launcher.mem_gb=1",
+        "hydra.sweep.dir=sweep",
+        "machines=simulation",
+        "tasksets.sets_per_utilization=1",
+        "tasksets.seed=1,2,3",
+        env=env,
+    )
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert [n_done(tmp_path / "sweep" / str(number)) for number in range(3)] == [5, 5, 5]
+    gone(slurm)
+    assert len(slurm.jobs(ended=True).keys() - before) == 3
