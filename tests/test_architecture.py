@@ -51,7 +51,7 @@ RANKS = (
     " monitors.batching queue.retries"
     " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment"
-    " cluster.messages",
+    " cluster.wire cluster.messages",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress"
     " monitors.csv"

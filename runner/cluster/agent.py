@@ -19,7 +19,7 @@ from runner.distributor import Distributor
 from runner.errors import HostError
 from runner.faults.recovery import Recovery
 from runner.fleet import RunState
-from runner.machines.station import MachineKind
+from runner.machines.station import Fact, MachineKind
 from runner.model import TaskSet
 from runner.qemu.image import GuestImage, images_folder
 
@@ -161,10 +161,8 @@ class Agent:
             self._add(fleet, order.batch)
         idle = not order.n_machines or order.kill
         reports, incidents = self._relay.fetch(order.wait_s if not order.kill else 0.0)
-        state = fleet.get_distributor_state()
         error = fleet.failure
-        busy = [machine for machine in state.machines if machine.taskset_id is not None]
-        if order.kill or error is not None or (idle and not busy and not fleet.busy):
+        if order.kill or error is not None or (idle and not fleet.busy):
             late = self._close_fleet()
             return Reply(
                 open=False,
@@ -173,21 +171,26 @@ class Agent:
                 recoveries=dict(self._recoveries),
                 error=error,
             )
+        state = fleet.get_distributor_state() if order.survey else None
         return Reply(
             open=True,
             reports=self._told(reports),
             incidents=incidents,
-            machines=state.machines,
-            recoveries=_sum(self._recoveries, state.recoveries),
+            machines=None if state is None else state.machines,
+            recoveries=None if state is None else _sum(self._recoveries, state.recoveries),
         )
 
     def _told(self, reports: Sequence[Report]) -> tuple[Report, ...]:
-        facts: dict[int, dict[str, str | int | float | None]] = {}
-        told = []
-        for report in reports:  # one dictionary for all of a station: it is sent once
-            shared = facts.setdefault(id(report.facts), {**report.facts, **self._more_facts})
-            told.append(replace(report, facts=shared))
-        return tuple(told)
+        """With this computer's facts; those that are equal are one object, which is sent once."""
+        facts: dict[tuple[tuple[str, Fact], ...], dict[str, Fact]] = {}
+        return tuple(
+            report._replace(
+                facts=facts.setdefault(
+                    tuple(report.facts.items()), {**report.facts, **self._more_facts}
+                )
+            )
+            for report in reports
+        )
 
     def _keep_fleet(self, order: Order) -> None:
         if self._fleet is not None:

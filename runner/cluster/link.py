@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from runner.cluster.messages import Assignment, Order, Reply, Report
+from runner.cluster.messages import Assignment, Order, Reply, Report, bare
 from runner.cluster.shares import Seat
+from runner.cluster.wire import events, jobs
 from runner.errors import InfrastructureError, MachineKilled
-from runner.events import Event, JobEvent, Run, RunResult
+from runner.events import Event, Run, RunResult
 from runner.faults.evidence import EvidenceStore
 from runner.faults.incidents import Incident
 from runner.faults.recovery import Recovery
@@ -25,7 +27,9 @@ from runner.queue.lease import Lease
 from runner.specs import MachinePolicy
 
 #: How long a worker collects what it reports, and so how long an order may take to get there.
-POLL_S = 0.1
+POLL_S = 0.2
+#: How often a worker is asked what each of its machines is doing.
+SURVEY_S = 0.5
 #: Task sets that wait at a worker for each of its machines: at least, and at most however fast they are.
 MIN_AHEAD, MAX_AHEAD = 2, 128
 
@@ -94,6 +98,7 @@ class Link(threading.Thread):
         self._leases: dict[int, Lease] = {}
         self._numbers = itertools.count(1)
         self._ahead = MIN_AHEAD
+        self._survey_due_s = 0.0
         self._attempts = Attempts(
             hooks.queue,
             hooks.policy,
@@ -160,6 +165,7 @@ class Link(threading.Thread):
             paused, kill = self._paused, self._kill
             self._open = True  # from here on there may be a fleet
         batch = self._lease(wanted) if wanted and not paused and not kill else ()
+        survey = not wanted or time.monotonic() >= self._survey_due_s
         reply = self._exchange(
             Order(
                 n_machines=wanted,
@@ -167,8 +173,11 @@ class Link(threading.Thread):
                 kill=kill,
                 batch=batch,
                 wait_s=0.0 if kill else POLL_S,
+                survey=survey,
             )
         )
+        if survey:
+            self._survey_due_s = time.monotonic() + SURVEY_S
         self._take(reply)
 
     def _lease(self, n_machines: int) -> tuple[Assignment, ...]:
@@ -180,23 +189,19 @@ class Link(threading.Thread):
             lease = self._hooks.queue.try_acquire()
             if lease is None:
                 break
-            number = next(self._numbers)
-            with self._changed:
-                self._leases[number] = lease
-            batch.append(Assignment(number, lease.taskset, lease.job.session_parameters))
-            if batch[-1].session_parameters != batch[0].session_parameters:
+            parameters = lease.job.session_parameters
+            if batch and parameters != batch[0].session_parameters:
                 # Sessions are set up by batch: this one begins the next.
-                with self._changed:
-                    del self._leases[number]
-                batch.pop()
                 self._hooks.queue.give_back(lease, InfrastructureError("not sent"), charged=False)
                 break
+            number = next(self._numbers)
+            self._leases[number] = lease
+            batch.append(Assignment(number, bare(lease.taskset), parameters))
         return tuple(batch)
 
     def _take(self, reply: Reply) -> None:
         for report in reply.reports:
-            with self._changed:
-                lease = self._leases.pop(report.number, None)
+            lease = self._leases.pop(report.number, None)
             if lease is not None:
                 self._settle(lease, report)
         for incident in reply.incidents:
@@ -204,9 +209,8 @@ class Link(threading.Thread):
             # Numbers of set and submission are those of the worker's own fleet.
             told = replace(incident, machine=machine, submission=None, set_idx=None, evidence="")
             self._hooks.on_incident(told, None)
-        states = tuple(replace(one, name=f"{self.seat.worker}.{one.name}") for one in reply.machines)
-        changed = bool(reply.reports) or states != self.machines or self._open != reply.open
-        self.machines, self.recoveries = states, reply.recoveries
+        changed = self._survey(reply) or self._open != reply.open or self._hooks.queue.drained
+        changed = changed or any(report.error is not None for report in reply.reports)
         waited_for = len(reply.reports) * 2 // max(1, self._n_machines)
         self._ahead = max(MIN_AHEAD, min(MAX_AHEAD, waited_for, self._ahead * 2))
         if not reply.open:
@@ -221,6 +225,17 @@ class Link(threading.Thread):
             ) from reply.error
         if changed:
             self._hooks.on_change()
+
+    def _survey(self, reply: Reply) -> bool:
+        """Take down what the machines are doing; whether that is news."""
+        before = self.machines
+        if reply.recoveries is not None:
+            self.recoveries = reply.recoveries
+        if reply.machines is not None:
+            self.machines = tuple(
+                replace(one, name=f"{self.seat.worker}.{one.name}") for one in reply.machines
+            )
+        return self.machines != before
 
     def _settle(self, lease: Lease, report: Report) -> None:
         """Have queue and monitors hear of it as of an attempt that was made here."""
@@ -238,16 +253,14 @@ class Link(threading.Thread):
             started_utc=report.started_utc,
         )
 
-        def produce(run: Run, events: deque[Event]) -> RunResult:
-            jobs = []
-            for event in report.events:
-                lease.job.channel.event(run, event)
-                events.append(event)
-                if isinstance(event, JobEvent):
-                    jobs.append(event.job)
+        def produce(run: Run, happened: deque[Event]) -> RunResult:
+            if report.error is not None or lease.job.channel.wants_events:
+                for event in events(report.events):
+                    lease.job.channel.event(run, event)
+                    happened.append(event)
             if report.error is not None:
                 raise report.error
-            return replace(report.result, jobs=tuple(jobs))
+            return replace(report.result, jobs=jobs(report.events))
 
         with suppress(MachineKilled):  # it went back uncharged
             self._attempts.make(lease, run, produce)
