@@ -27,7 +27,7 @@ from runner.queue.lease import Lease
 from runner.specs import MachinePolicy
 
 #: How long a worker collects what it reports, and so how long an order may take to get there.
-POLL_S = 0.2
+POLL_S = 0.5
 #: How often a worker is asked what each of its machines is doing.
 SURVEY_S = 0.5
 #: Task sets that wait at a worker for each of its machines: at least, and at most however fast they are.

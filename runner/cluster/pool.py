@@ -31,6 +31,15 @@ END_S = 20.0
 #: The Dask resource by which a worker says how many machines it can hold: `dask worker … --resources "guests=4"`.
 RESOURCE = "guests"
 _CHUNK_BYTES = 8 << 20
+# Of Dask's own: what it looks at many times a second is of no use here, where a worker has one task, which never ends.
+_OPTIONS = {
+    # What its processes log is about connections that end, which is said here in one line each.
+    "logging.distributed": "critical",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 _log = logging.getLogger("runner.cluster")
 
 
@@ -111,9 +120,7 @@ def pool(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_processes, before)
-        # What its processes log is about connections that end, which is said here in one line each.
-        options = {"temporary-directory": str(folder), "logging.distributed": "critical"}
-        stack.enter_context(dask.config.set(options))
+        stack.enter_context(dask.config.set({**_OPTIONS, "temporary-directory": str(folder)}))
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with _without_interrupts():
             try:
