@@ -101,6 +101,7 @@ def main() -> None:
         threads_per_worker=1,
         memory_limit=0,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": ":0"},
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

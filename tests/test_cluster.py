@@ -203,7 +203,15 @@ def test_without_any_worker_the_run_ends_with_an_error(tmp_path):
 
 def local_cluster(made: list[Any], n_workers: int) -> object:
     make: Any = distributed.LocalCluster
-    made.append(make(n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=None))
+    port = {"dashboard_address": ":0"}
+    cluster = make(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        scheduler_kwargs=port,
+    )
+    made.append(cluster)
     return made[0]
 
 

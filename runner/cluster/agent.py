@@ -23,7 +23,7 @@ from runner.machines.station import Fact, MachineKind
 from runner.model import TaskSet
 from runner.qemu.image import GuestImage, images_folder
 
-#: When nobody has asked for so long, the coordinator is gone.
+#: When nobody has asked for so long, the coordinator is gone, unless told otherwise.
 SILENCE_S = 120.0
 _log = logging.getLogger("runner.cluster")
 
@@ -39,6 +39,7 @@ class Setup:
         reserves: What is left to everybody else on its computer.
         folder: Where logs and consoles go, if that is there: the run folder, on a shared file system; else they go to a temporary
             folder, and are lost with the worker.
+        silence_s: When nobody has asked for so long, the machines end.
         image: Identity, architecture and folder name of the guests' image; None: they boot none of ours.
     """
 
@@ -47,6 +48,7 @@ class Setup:
     make_kind: Callable[[Path | None], MachineKind]
     reserves: Reserves
     folder: Path
+    silence_s: float = SILENCE_S
     image: tuple[str, str, str] | None = None
 
 
@@ -67,7 +69,7 @@ class Agent:
 
     One attempt at each assignment: whether there is another is decided, and counted, by the coordinator.
 
-    Guarantees: after `end()`, or when nobody has asked for `SILENCE_S`, no machine, thread or temporary file is left.
+    Guarantees: after `end()`, or when nobody has asked for `silence_s`, no machine, thread or temporary file is left.
     Threads: any; one is served at a time.
     """
 
@@ -185,9 +187,7 @@ class Agent:
         facts: dict[tuple[tuple[str, Fact], ...], dict[str, Fact]] = {}
         return tuple(
             report._replace(
-                facts=facts.setdefault(
-                    tuple(report.facts.items()), {**report.facts, **self._more_facts}
-                )
+                facts=facts.setdefault(tuple(report.facts.items()), {**report.facts, **self._more_facts})
             )
             for report in reports
         )
@@ -210,11 +210,11 @@ class Agent:
 
     def _watch(self, fleet: Distributor) -> None:
         """End a fleet that nobody asks about any more."""
-        while self._asked.wait(SILENCE_S) and not fleet.closed:
+        while self._asked.wait(self._setup.silence_s) and not fleet.closed:
             self._asked.clear()
         with self._lock:
             if self._fleet is fleet:
-                _log.warning("nobody has asked for %.0f s: the machines end", SILENCE_S)
+                _log.warning("nobody has asked for %.0f s: the machines end", self._setup.silence_s)
                 self.end()
 
     def _add(self, fleet: Distributor, batch: Sequence[Assignment]) -> None:

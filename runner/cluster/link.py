@@ -6,16 +6,17 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
+from runner.cluster.checks import Checks, Held
 from runner.cluster.messages import Assignment, Order, Reply, Report, bare
+from runner.cluster.reports import replayed, run_of
 from runner.cluster.shares import Seat
-from runner.cluster.wire import events, jobs
 from runner.errors import InfrastructureError, MachineKilled
-from runner.events import Event, Run, RunResult
+from runner.events import Run
 from runner.faults.evidence import EvidenceStore
 from runner.faults.incidents import Incident
 from runner.faults.recovery import Recovery
@@ -80,7 +81,13 @@ class Link(threading.Thread):
     """
 
     def __init__(
-        self, seat: Seat, exchange: Exchange, hooks: Hooks, *, on_end: Callable[[Link], None]
+        self,
+        seat: Seat,
+        exchange: Exchange,
+        hooks: Hooks,
+        *,
+        checks: Checks,
+        on_end: Callable[[Link], None],
     ) -> None:
         super().__init__(name=f"worker-{seat.worker}")
         self.seat = seat
@@ -89,16 +96,19 @@ class Link(threading.Thread):
         self.error: Exception | None = None
         self._exchange = exchange
         self._hooks = hooks
+        self._checks = checks
         self._on_end = on_end
         self._changed = threading.Condition()
         self._n_machines = 0
         self._paused = self._kill = self._ending = False
         # What of the worker has to be waited for: its fleet, or leases.
         self._open = False
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, Lease | Held] = {}
         self._numbers = itertools.count(1)
         self._ahead = MIN_AHEAD
         self._survey_due_s = 0.0
+        # Whether there was nothing to lease when there was room for it.
+        self._hungry = False
         self._attempts = Attempts(
             hooks.queue,
             hooks.policy,
@@ -142,6 +152,7 @@ class Link(threading.Thread):
             self.error = exc
             self._hooks.on_error(exc)
         finally:
+            self._checks.leave(self.seat.worker)
             self._release(f"worker {self.seat.worker} is gone")
             self._open, self.machines = False, ()
             self._on_end(self)
@@ -185,36 +196,43 @@ class Link(threading.Thread):
         if room < max(1, self._ahead * n_machines // 4):  # a batch is worth the way only if it is one
             return ()
         batch: list[Assignment] = []
-        while len(batch) < room:
-            lease = self._hooks.queue.try_acquire()
-            if lease is None:
-                break
+        while len(batch) < room and (work := self._next()) is not None:
+            lease = work.lease if isinstance(work, Held) else work
             parameters = lease.job.session_parameters
             if batch and parameters != batch[0].session_parameters:
                 # Sessions are set up by batch: this one begins the next.
-                self._hooks.queue.give_back(lease, InfrastructureError("not sent"), charged=False)
+                self._give_back(work, "not sent")
                 break
             number = next(self._numbers)
-            self._leases[number] = lease
+            self._leases[number] = work
             batch.append(Assignment(number, bare(lease.taskset), parameters))
         return tuple(batch)
 
+    def _next(self) -> Lease | Held | None:
+        held = self._checks.take(self.seat.worker)
+        if held is not None or self._checks.full:
+            return held
+        lease = self._hooks.queue.try_acquire()
+        self._hungry = lease is None
+        return lease
+
     def _take(self, reply: Reply) -> None:
         for report in reply.reports:
-            lease = self._leases.pop(report.number, None)
-            if lease is not None:
-                self._settle(lease, report)
+            work = self._leases.pop(report.number, None)
+            if work is not None:
+                self._heard(work, report)
         for incident in reply.incidents:
             machine = f"{self.seat.worker}.{incident.machine}"
             # Numbers of set and submission are those of the worker's own fleet.
             told = replace(incident, machine=machine, submission=None, set_idx=None, evidence="")
             self._hooks.on_incident(told, None)
+        if not reply.open:
+            self._release(f"worker {self.seat.worker} ended its machines")
+        self._checks.settle_alone(hungry=self._hungry)
         changed = self._survey(reply) or self._open != reply.open or self._hooks.queue.drained
         changed = changed or any(report.error is not None for report in reply.reports)
         waited_for = len(reply.reports) * 2 // max(1, self._n_machines)
         self._ahead = max(MIN_AHEAD, min(MAX_AHEAD, waited_for, self._ahead * 2))
-        if not reply.open:
-            self._release(f"worker {self.seat.worker} ended its machines")
         with self._changed:
             self._open = reply.open
         if reply.error is not None:
@@ -237,39 +255,43 @@ class Link(threading.Thread):
             )
         return self.machines != before
 
-    def _settle(self, lease: Lease, report: Report) -> None:
+    def _heard(self, work: Lease | Held, report: Report) -> None:
+        if isinstance(work, Held):
+            self._compare(work, report)
+            return
+        run = run_of(work, report, self.seat.worker)
+        if self._checks.wants(work, report):
+            settle = partial(self._settle, work, run, report)
+            self._checks.hold(
+                Held(lease=work, run=run, report=report, worker=self.seat.worker, settle=settle)
+            )
+        else:
+            self._settle(work, run, report)
+
+    def _settle(self, lease: Lease, run: Run, report: Report) -> None:
         """Have queue and monitors hear of it as of an attempt that was made here."""
-        run = Run(
-            taskset=lease.taskset,
-            machine=f"{self.seat.worker}.{report.machine}",
-            attempt=lease.attempt,
-            repetition=lease.repetition,
-            submission=lease.job.submission,
-            set_idx=lease.set_idx,
-            position=report.position,
-            recovery=report.recovery,
-            identity=report.identity,
-            facts=report.facts,
-            started_utc=report.started_utc,
-        )
-
-        def produce(run: Run, happened: deque[Event]) -> RunResult:
-            if report.error is not None or lease.job.channel.wants_events:
-                for event in events(report.events):
-                    lease.job.channel.event(run, event)
-                    happened.append(event)
-            if report.error is not None:
-                raise report.error
-            return replace(report.result, jobs=jobs(report.events))
-
         with suppress(MachineKilled):  # it went back uncharged
-            self._attempts.make(lease, run, produce)
+            self._attempts.make(lease, run, partial(replayed, lease, report))
+
+    def _compare(self, held: Held, report: Report) -> None:
+        run = run_of(held.lease, report, self.seat.worker)
+        error = self._checks.compare(held, run, report, self._hooks.evidence)
+        if error is not None:
+            self._hooks.on_error(error)
+            for lease in (held.lease, *self._checks.drop()):
+                self._give_back(lease, "two workers do not agree")
 
     def _release(self, why: str) -> None:
         """Give back, uncharged, all that is leased."""
-        with self._changed:
-            leases, self._leases = list(self._leases.values()), {}
-        for lease in leases:
-            self._hooks.queue.give_back(lease, InfrastructureError(why), charged=False)
+        leases, self._leases = list(self._leases.values()), {}
+        for work in leases:
+            self._give_back(work, why)
         if leases:
             _log.info("%s: %d task sets go back", why, len(leases))
+
+    def _give_back(self, work: Lease | Held, why: str) -> None:
+        """It was not measured, and that is nobody's fault."""
+        if isinstance(work, Held):
+            self._checks.give_back(work)
+        else:
+            self._hooks.queue.give_back(work, InfrastructureError(why), charged=False)

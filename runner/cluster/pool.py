@@ -24,7 +24,7 @@ from runner.qemu.image import FILE_NAMES, METADATA_NAME, GuestImage
 
 #: How often is looked who is there.
 LOOK_S = 0.5
-#: A worker that answers nothing for so long is lost. A fleet may take a minute to end.
+#: A worker that answers nothing for so long is lost, unless told otherwise. A fleet may take a minute to end.
 ANSWER_S = 90.0
 #: For each step of the end.
 END_S = 20.0
@@ -48,6 +48,7 @@ class _Member:
     address: str
     seat: Seat
     client: Any
+    answer_s: float
     # Kept: the agent lives as long as somebody holds this.
     future: Any = None
     actor: Any = None
@@ -59,7 +60,7 @@ class _Member:
         Raises:
             WorkerLost: it is gone, or does not answer.
         """
-        return self.call("exchange", ANSWER_S, order)  # type: ignore[no-any-return]
+        return self.call("exchange", self.answer_s, order)  # type: ignore[no-any-return]
 
     def call(self, method: str, timeout_s: float, *arguments: object) -> Any:  # noqa: ANN401 - what the agent's method returns
         deadline = Deadline.after(timeout_s)
@@ -87,11 +88,13 @@ class Equipment:
         setup: Makes what a worker is told, from its name and its capacity.
         guests_per_worker: Machines that a worker can hold that declares nothing; None: as many as its computer.
         image: The image that guests boot; None: none of ours.
+        answer_s: One that answers nothing for so long is lost.
     """
 
     setup: Callable[[str, int | None], Setup]
     guests_per_worker: int | None = None
     image: GuestImage | None = None
+    answer_s: float = ANSWER_S
 
 
 @contextmanager
@@ -213,7 +216,8 @@ class _Members(threading.Thread):
         port = address.rpartition(":")[2]
         given = facts["host"] if facts["name"] == address else facts["name"]
         name = "".join(char if char.isalnum() or char in ".-" else "_" for char in f"{given}-{port}")
-        return _Member(address, Seat(worker=name, computer=facts["host"], capacity=capacity), self._client)
+        seat = Seat(worker=name, computer=facts["host"], capacity=capacity)
+        return _Member(address, seat, self._client, self._equipment.answer_s)
 
     def _equip(self, member: _Member) -> None:
         setup = self._equipment.setup(member.seat.worker, member.seat.capacity)
