@@ -20,7 +20,8 @@ from runner.queue.lease import Lease
 MAX_HELD = 256
 #: How often a second measurement may fail before the first is taken as it is.
 MAX_TRIES = 3
-_ID_DIGITS = 16
+# How many identities of task sets there are: 16 hex digits.
+_N_IDS = 1 << 64
 _log = logging.getLogger("runner.cluster")
 
 
@@ -89,7 +90,7 @@ class Checks:
         """Whether another worker is to measure the same before this result counts."""
         if not self._share or lease.repetition != 1 or not _is_valid(report):
             return False
-        return int(lease.taskset.taskset_id, 16) < self._share * 16**_ID_DIGITS
+        return int(lease.taskset.taskset_id, 16) < self._share * _N_IDS
 
     def hold(self, held: Held) -> None:
         """Keep a result until then."""
