@@ -62,7 +62,8 @@ RANKS = (
     "distributor cluster.relay",
     "cluster.agent",
     "cluster.pool cluster.slurm",
-    "operator.terminal run_folder.guests run_folder.manifest assembly workers run_folder.files run campaign cli check console convert disagreements"
+    "operator.terminal run_folder.guests run_folder.manifest assembly workers run_folder.files run"
+    " campaign cli check console convert disagreements"
     " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
     " report.canvas report.disagreements report.expected"
     " report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"

@@ -67,7 +67,7 @@ class Checks:
         self._lock = threading.Lock()
         self._held: deque[Held] = deque()
         self._present: frozenset[str] = frozenset()
-        self._told = False
+        self._told = self._disagreed = False
         #: Sets that two workers agreed on, and those of the sample that only one has measured.
         self.n_checked = self.n_unchecked = 0
 
@@ -97,15 +97,17 @@ class Checks:
         with self._lock:
             self._held.append(held)
 
-    def drop(self) -> list[Lease]:
-        """Forget what waits, which nobody is to rely on any more; the leases are still out."""
+    def dropped(self) -> list[Lease]:
+        """What waited, and is worth nothing any more, for two workers have disagreed. The leases are still out."""
+        if not self._disagreed:
+            return []
         with self._lock:
             held, self._held = self._held, deque()
         return [one.lease for one in held]
 
     def take(self, worker: str) -> Held | None:
         """What this worker is to measure, too."""
-        if not self._held:
+        if not self._held or self._disagreed:
             return None
         with self._lock:
             found = next((one for one in self._held if one.worker != worker), None)
@@ -132,7 +134,7 @@ class Checks:
         Args:
             hungry: Whether nothing else is left to be measured.
         """
-        if not self._held:
+        if not self._held or self._disagreed:
             return
         with self._lock:
             if not (hungry or self.full or not self._present):
@@ -168,6 +170,7 @@ class Checks:
             return None
         first, second = result_of(held.report), result_of(report)
         if first.table_sha256 != second.table_sha256 or first.outcome is not second.outcome:
+            self._disagreed = True
             return _disagreement(held, run, report, evidence)
         with self._lock:
             self.n_checked += 1

@@ -136,26 +136,27 @@ class Link(threading.Thread):
         """Whether it has, or may have, machines or leases."""
         return self._open or bool(self._leases)
 
-    @property
-    def n_done(self) -> int:
-        """Task sets that were measured there."""
-        return self._attempts.n_done
-
     def run(self) -> None:
         """The thread; `start()` calls it."""
         try:
-            while self._await_something():
-                self._round()
+            self._keep_supplied()
         except WorkerLost as exc:
             self.error = exc
         except Exception as exc:  # noqa: BLE001 - the thread's top: the fleet raises it in the main thread
             self.error = exc
             self._hooks.on_error(exc)
         finally:
-            self._checks.leave(self.seat.worker)
-            self._release(f"worker {self.seat.worker} is gone")
             self._open, self.machines = False, ()
             self._on_end(self)
+
+    def _keep_supplied(self) -> None:
+        try:
+            while self._await_something():
+                self._round()
+        finally:
+            self._checks.leave(self.seat.worker)
+            self._release(f"worker {self.seat.worker} is gone")
+            self._settle_checks()
 
     def _await_something(self) -> bool:
         """Wait until the worker is wanted, or has to be heard; False when neither will be."""
@@ -177,16 +178,9 @@ class Link(threading.Thread):
             self._open = True  # from here on there may be a fleet
         batch = self._lease(wanted) if wanted and not paused and not kill else ()
         survey = not wanted or time.monotonic() >= self._survey_due_s
-        reply = self._exchange(
-            Order(
-                n_machines=wanted,
-                paused=paused,
-                kill=kill,
-                batch=batch,
-                wait_s=0.0 if kill else POLL_S,
-                survey=survey,
-            )
-        )
+        wait_s = 0.0 if kill else POLL_S
+        order = Order(n_machines=wanted, paused=paused, kill=kill, batch=batch, wait_s=wait_s, survey=survey)
+        reply = self._exchange(order)
         if survey:
             self._survey_due_s = time.monotonic() + SURVEY_S
         self._take(reply)
@@ -228,7 +222,7 @@ class Link(threading.Thread):
             self._hooks.on_incident(told, None)
         if not reply.open:
             self._release(f"worker {self.seat.worker} ended its machines")
-        self._checks.settle_alone(hungry=self._hungry)
+        self._settle_checks()
         changed = self._survey(reply) or self._open != reply.open or self._hooks.queue.drained
         changed = changed or any(report.error is not None for report in reply.reports)
         waited_for = len(reply.reports) * 2 // max(1, self._n_machines)
@@ -278,8 +272,13 @@ class Link(threading.Thread):
         error = self._checks.compare(held, run, report, self._hooks.evidence)
         if error is not None:
             self._hooks.on_error(error)
-            for lease in (held.lease, *self._checks.drop()):
-                self._give_back(lease, "two workers do not agree")
+            self._give_back(held.lease, error.what)
+
+    def _settle_checks(self) -> None:
+        """See to the results that wait for a second worker in vain."""
+        self._checks.settle_alone(hungry=self._hungry)
+        for lease in self._checks.dropped():
+            self._give_back(lease, "two workers do not agree")
 
     def _release(self, why: str) -> None:
         """Give back, uncharged, all that is leased."""
