@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--machines", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--cluster-only", action="store_true", help="do not measure without one")
     args = parser.parse_args()
     each = -(-args.machines // args.workers)
     make = partial(
@@ -124,7 +125,8 @@ def main() -> None:
             equipment = Equipment(setup=partial(_setup, folder), guests_per_worker=each)
             with pool(make, crew, equipment, folder / "dask"):
                 print(measure(n_sets, args.machines, crew, folder).line("cluster"), flush=True)
-            print(measure(n_sets, min(7, args.machines), None, folder).line("one computer"), flush=True)
+            if not args.cluster_only:
+                print(measure(n_sets, min(7, args.machines), None, folder).line("one computer"), flush=True)
 
 
 if __name__ == "__main__":

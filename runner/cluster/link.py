@@ -33,6 +33,8 @@ POLL_S = 0.5
 SURVEY_S = 0.5
 #: Task sets that wait at a worker for each of its machines: at least, and at most however fast they are.
 MIN_AHEAD, MAX_AHEAD = 2, 128
+#: And in all, where that is more than the least for its machines: a coordinator that is slow is helped by no more.
+MAX_LEASES = 1024
 
 _log = logging.getLogger("runner.cluster")
 
@@ -70,7 +72,7 @@ class Link(threading.Thread):
     """Keeps one worker supplied, and hands what it reports to queue and monitors.
 
     Guarantees: each lease goes back to the queue exactly once: as its report says, or uncharged when the worker is lost or has closed
-    its fleet. A report of a lease that is not out (any more) is dropped. Memory: at most `MAX_AHEAD` sets for each machine.
+    its fleet. A report of a lease that is not out (any more) is dropped. Memory: at most `MAX_AHEAD` sets for each machine, `MAX_LEASES` in all.
     Threads: everything but `run` is for any thread.
 
     Attributes:
@@ -186,8 +188,9 @@ class Link(threading.Thread):
         self._take(reply)
 
     def _lease(self, n_machines: int) -> tuple[Assignment, ...]:
-        room = self._ahead * n_machines - len(self._leases)
-        if room < max(1, self._ahead * n_machines // 4):  # a batch is worth the way only if it is one
+        most = min(self._ahead * n_machines, max(MIN_AHEAD * n_machines, MAX_LEASES))
+        room = most - len(self._leases)
+        if room < max(1, most // 4):  # a batch is worth the way only if it is one
             return ()
         batch: list[Assignment] = []
         while len(batch) < room and (work := self._next()) is not None:
