@@ -16,6 +16,9 @@ import pytest
 from runner.cluster.delivery import Delivery, send
 from runner.errors import HostError
 from runner.exit_codes import ExitCode
+from runner.files.durable import replace_text
+from runner.fleet import RunState
+from runner.operator.control import Control, render
 from runner.qemu.image import (
     FILE_NAMES,
     HOST_KEY_NAME,
@@ -67,12 +70,17 @@ def test_a_cluster_that_runs_is_used_and_left_as_it_was(tmp_path, cluster):
     cluster.join("first", n_guests=2)
     there = ("machines/cluster=scheduler", f"machines.cluster.dask.address={cluster.address}")
     many = (*SETS, *there, "machines.count=4")
+    run = tmp_path / "run"
     with started_cli(tmp_path, *many, "tasksets.sets_per_utilization=16") as process:
-        eventually(lambda: n_done(tmp_path / "run") > 2, RUN_TIMEOUT_S)
+        eventually(lambda: n_done(run) > 2, RUN_TIMEOUT_S)
+        # So that it does not end before the other has joined.
+        replace_text(run / "control.yaml", render(Control(4, RunState.PAUSE), 7))
         cluster.join("second", n_guests=2)
+        eventually(lambda: "worker second-" in (run / "distributor.log").read_text(), RUN_TIMEOUT_S)
+        replace_text(run / "control.yaml", render(Control(4, RunState.RUN), 7))
         _, error = process.communicate(timeout=RUN_TIMEOUT_S)
     assert process.returncode == ExitCode.OK, error
-    by = measured_by(tmp_path / "run")
+    by = measured_by(run)
     assert by.total() == 80
     assert by.keys() == {"first", "second"}
     assert not cluster.traces()

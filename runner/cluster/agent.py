@@ -19,11 +19,11 @@ from runner.cluster.relay import Relay
 from runner.distributor import Distributor
 from runner.faults.recovery import Recovery
 from runner.fleet import RunState
-from runner.machines.station import MachineKind
+from runner.machines.station import Fact, MachineKind
 from runner.model import TaskSet
 from runner.paths import RunPaths
 
-#: When nobody has asked for so long, the coordinator is gone.
+#: When nobody has asked for so long, the coordinator is gone, unless told otherwise.
 SILENCE_S = 120.0
 _log = logging.getLogger("runner.cluster")
 
@@ -39,6 +39,7 @@ class Setup:
         reserves: What is left to everybody else on its computer.
         folder: Where logs and consoles go, if that is there: the run folder, on a shared file system; else they go to a temporary
             folder, and are lost with the worker.
+        silence_s: When nobody has asked for so long, the machines end.
         image: Identity, architecture and folder name of the guests' image; None: they boot none of ours.
     """
 
@@ -47,6 +48,7 @@ class Setup:
     make_kind: Callable[[Path | None], MachineKind]
     reserves: Reserves
     folder: Path
+    silence_s: float = SILENCE_S
     image: tuple[str, str, str] | None = None
 
 
@@ -67,7 +69,7 @@ class Agent:
 
     One attempt at each assignment: whether there is another is decided, and counted, by the coordinator.
 
-    Guarantees: after `end()`, or when nobody has asked for `SILENCE_S`, no machine, thread or temporary file is left.
+    Guarantees: after `end()`, or when nobody has asked for `silence_s`, no machine, thread or temporary file is left.
     Threads: any; one is served at a time.
     """
 
@@ -134,10 +136,8 @@ class Agent:
             self._add(fleet, order.batch)
         idle = not order.n_machines or order.kill
         reports, incidents = self._relay.fetch(order.wait_s if not order.kill else 0.0)
-        state = fleet.get_distributor_state()
         error = fleet.failure
-        busy = [machine for machine in state.machines if machine.taskset_id is not None]
-        if order.kill or error is not None or (idle and not busy and not fleet.busy):
+        if order.kill or error is not None or (idle and not fleet.busy):
             late = self._close_fleet()
             return Reply(
                 open=False,
@@ -146,21 +146,24 @@ class Agent:
                 recoveries=dict(self._recoveries),
                 error=error,
             )
+        state = fleet.get_distributor_state() if order.survey else None
         return Reply(
             open=True,
             reports=self._told(reports),
             incidents=incidents,
-            machines=state.machines,
-            recoveries=_sum(self._recoveries, state.recoveries),
+            machines=None if state is None else state.machines,
+            recoveries=None if state is None else _sum(self._recoveries, state.recoveries),
         )
 
     def _told(self, reports: Sequence[Report]) -> tuple[Report, ...]:
-        facts: dict[int, dict[str, str | int | float | None]] = {}
-        told = []
-        for report in reports:  # one dictionary for all of a station: it is sent once
-            shared = facts.setdefault(id(report.facts), {**report.facts, **self._more_facts})
-            told.append(replace(report, facts=shared))
-        return tuple(told)
+        """With this computer's facts; those that are equal are one object, which is sent once."""
+        facts: dict[tuple[tuple[str, Fact], ...], dict[str, Fact]] = {}
+        return tuple(
+            report._replace(
+                facts=facts.setdefault(tuple(report.facts.items()), {**report.facts, **self._more_facts})
+            )
+            for report in reports
+        )
 
     def _keep_fleet(self, order: Order) -> None:
         if self._fleet is not None:
@@ -180,11 +183,11 @@ class Agent:
 
     def _watch(self, fleet: Distributor) -> None:
         """End a fleet that nobody asks about any more."""
-        while self._asked.wait(SILENCE_S) and not fleet.closed:
+        while self._asked.wait(self._setup.silence_s) and not fleet.closed:
             self._asked.clear()
         with self._lock:
             if self._fleet is fleet:
-                _log.warning("nobody has asked for %.0f s: the machines end", SILENCE_S)
+                _log.warning("nobody has asked for %.0f s: the machines end", self._setup.silence_s)
                 self.end()
 
     def _add(self, fleet: Distributor, batch: Sequence[Assignment]) -> None:

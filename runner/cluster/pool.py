@@ -27,12 +27,20 @@ from runner.qemu.image import GuestImage
 
 #: How often is looked who is there.
 LOOK_S = 0.5
-#: A worker that answers nothing for so long is lost. A fleet may take a minute to end.
+#: A worker that answers nothing for so long is lost, unless told otherwise. A fleet may take a minute to end.
 ANSWER_S = 90.0
 #: For each step of the end.
 END_S = 20.0
 #: The Dask resource by which a worker says how many machines it can hold: `dask worker … --resources "guests=4"`.
 RESOURCE = "guests"
+# Of Dask's own: what it looks at many times a second is of no use here, where a worker has one task, which never ends. This goes with
+# the processes that Dask starts, to other computers, too: no folder of ours may be in it, nor that they log less, as Dask waits for it.
+_OPTIONS = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 _log = logging.getLogger("runner.cluster")
 
 
@@ -41,6 +49,7 @@ class _Member:
     address: str
     seat: Seat
     client: Any
+    answer_s: float
     # Kept: the agent lives as long as somebody holds this.
     future: Any = None
     actor: Any = None
@@ -52,7 +61,7 @@ class _Member:
         Raises:
             WorkerLost: it is gone, or does not answer.
         """
-        return self.call("exchange", ANSWER_S, order)  # type: ignore[no-any-return]
+        return self.call("exchange", self.answer_s, order)  # type: ignore[no-any-return]
 
     def call(self, method: str, timeout_s: float, *arguments: object) -> Any:  # noqa: ANN401 - what the agent's method returns
         deadline = Deadline.after(timeout_s)
@@ -80,11 +89,13 @@ class Equipment:
         setup: Makes what a worker is told, from its name and its capacity.
         guests_per_worker: Machines that a worker can hold that declares nothing; None: as many as its computer.
         image: The image that guests boot; None: none of ours.
+        answer_s: One that answers nothing for so long is lost.
     """
 
     setup: Callable[[str, int | None], Setup]
     guests_per_worker: int | None = None
     image: GuestImage | None = None
+    answer_s: float = ANSWER_S
 
 
 @contextmanager
@@ -105,6 +116,7 @@ def pool(
         HostError: the cluster cannot be made or reached.
     """
     try:
+        import dask  # late import: an extra
         import distributed  # late import: an extra
     except ImportError as exc:
         raise missing(exc) from exc
@@ -112,8 +124,8 @@ def pool(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_processes, before)
-        # What it logs here is about connections that end, which is said in one line each. Nothing is set in its own config: that
-        # goes with processes to other computers, where our folder is not, and where Dask waits for what they log.
+        stack.enter_context(dask.config.set(_OPTIONS))
+        # What is logged here is about connections that end, which is said in one line each.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
         with _without_interrupts():
@@ -207,7 +219,8 @@ class _Members(threading.Thread):
         port = address.rpartition(":")[2]
         given = facts["host"] if facts["name"] == address else facts["name"]
         name = "".join(char if char.isalnum() or char in ".-" else "_" for char in f"{given}-{port}")
-        return _Member(address, Seat(worker=name, computer=facts["host"], capacity=capacity), self._client)
+        seat = Seat(worker=name, computer=facts["host"], capacity=capacity)
+        return _Member(address, seat, self._client, self._equipment.answer_s)
 
     def _equip(self, member: _Member) -> None:
         setup = self._equipment.setup(member.seat.worker, member.seat.capacity)
