@@ -160,27 +160,30 @@ def eventful(n_sets: int, options: tuple[str, ...], folder: Path) -> RunFolder:
         more = (*options, *at, "machines.count=1", f"hydra.run.dir={run.path}")
         program = stack.enter_context(process("runner", *more, folder=folder))
 
-        def reached(n_done: int) -> None:
+        def wait_for(reached: Callable[[], bool], what: str) -> None:
             def there() -> bool:
                 if program.poll() is not None:
-                    raise RuntimeError(f"the run has ended with exit code {program.returncode}")
-                return run.n_done >= n_done
+                    raise RuntimeError(f"the run has ended (exit code {program.returncode}) before {what}")
+                return reached()
 
-            until(there, f"{n_done} sets are done")
+            until(there, what)
 
-        reached(n_sets // 8)
+        def done(n_done: int) -> None:
+            wait_for(lambda: run.n_done >= n_done, f"{n_done} sets are done")
+
+        done(n_sets // 8)
         run.rescale(6)
-        until(lambda: len(run.machines) == 6, "there are 6 machines")
+        wait_for(lambda: len(run.machines) == 6, "there are 6 machines")
         print(f"{run.n_done} done: rescaled to 6, on {workers_of(run)}", flush=True)
-        reached(n_sets // 4)
+        done(n_sets // 4)
         print(f"{run.n_done} done: worker {cluster.kill_worker()} killed", flush=True)
-        reached(n_sets // 3)
+        done(n_sets // 3)
         cluster.add_worker()
-        until(lambda: len(workers_of(run)) == 3, "three workers have machines")
+        wait_for(lambda: len(workers_of(run)) == 3, "three workers have machines")
         print(f"{run.n_done} done: one joined, machines on {workers_of(run)}", flush=True)
-        reached(n_sets // 2)
+        done(n_sets // 2)
         run.rescale(2)
-        until(lambda: len(run.machines) == 2, "there are 2 machines")
+        wait_for(lambda: len(run.machines) == 2, "there are 2 machines")
         print(f"{run.n_done} done: rescaled to 2, on {workers_of(run)}", flush=True)
         code = program.wait(LIMIT_S)
     if code:

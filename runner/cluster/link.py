@@ -71,8 +71,9 @@ class Hooks:
 class Link(threading.Thread):
     """Keeps one worker supplied, and hands what it reports to queue and monitors.
 
-    Guarantees: each lease goes back to the queue exactly once: as its report says, or uncharged when the worker is lost or has closed
-    its fleet. A report of a lease that is not out (any more) is dropped. Memory: at most `MAX_AHEAD` sets for each machine, `MAX_LEASES` in all.
+    Guarantees: each lease goes back to the queue exactly once: as its report says, or uncharged when the worker is lost or has
+    closed its fleet. A report of a lease that is not out (any more) is dropped.
+    Memory: at most `MAX_AHEAD` sets for each machine, `MAX_LEASES` in all.
     Threads: everything but `run` is for any thread.
 
     Attributes:

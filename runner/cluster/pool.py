@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,7 @@ class _Members(threading.Thread):
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Threads and processes that begin here take no Ctrl-C: the run tells them itself when to end."""
+    resource_tracker.ensure_running()  # which would let Ctrl-C through again in the thread that first needs it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
