@@ -3,7 +3,8 @@
     python -m benchmarks.cluster [--sets 10000 100000] [--machines 1000] [--workers 8]
 
 Prints, for each number of sets: sets per second, CPU time of the coordinator and of Dask's scheduler (which runs in the same
-process) per set, and the coordinator's resident memory at each tenth. The data go to a monitor that only counts.
+process) per set, and that cost and the coordinator's resident memory of each tenth. The data go to a monitor that only counts. Without a
+cluster the process that coordinates measures, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,18 +33,40 @@ PAGE_BYTES = 4096
 
 
 class Count(AbstractMonitor):
-    """Counts, and takes the process's memory down at each tenth."""
+    """Counts, and takes down the process's memory and CPU time at each tenth."""
 
     def __init__(self, n_sets: int) -> None:
         self.n = 0
         self.rss_mib: list[int] = []
+        self.cost_us: list[int] = []
         self._step = max(1, n_sets // 10)
+        self._used_s = time.process_time()
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
         self.n += 1
         if self.n % self._step == 0:
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
             self.rss_mib.append(pages * PAGE_BYTES >> 20)
+            before_s, self._used_s = self._used_s, time.process_time()
+            self.cost_us.append(round((self._used_s - before_s) / self._step * 1e6))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run."""
+
+    n_sets: int
+    took_s: float
+    used_s: float
+    count: Count
+
+    def line(self, what: str) -> str:
+        """For people."""
+        rate, cost_us = self.n_sets / self.took_s, self.used_s / self.n_sets * 1e6
+        return (
+            f"{what:12} {self.n_sets:8} sets  {rate:6.0f}/s  {cost_us:5.0f} us CPU here/set, by tenths {self.count.cost_us}"
+            f"  RSS {self.count.rss_mib} MiB"
+        )
 
 
 def kind_on_worker(image: Path | None) -> MachineKind:
@@ -60,8 +84,8 @@ def _setup(folder: Path, worker: str, capacity: int | None) -> Setup:
     )
 
 
-def measure(n_sets: int, n_machines: int, crew: Crew | None, folder: Path) -> tuple[float, float, list[int]]:
-    """Seconds, CPU seconds of this process, and its memory in MiB at each tenth."""
+def measure(n_sets: int, n_machines: int, crew: Crew | None, folder: Path) -> Figures:
+    """Have so many sets simulated."""
     count = Count(n_sets)
     source = UUniFastTaskSets(
         n_tasks=2, utilizations=[0.7], sets_per_utilization=n_sets, periods=["10ms", "20ms"], hyperperiods=1.0
@@ -74,17 +98,7 @@ def measure(n_sets: int, n_machines: int, crew: Crew | None, folder: Path) -> tu
         fleet.wait()
         took_s, used_s = time.monotonic() - began_s, time.process_time() - cpu_s
     assert count.n == n_sets
-    return took_s, used_s, count.rss_mib
-
-
-def report(what: str, n_sets: int, figures: tuple[float, float, list[int]]) -> None:
-    """One line."""
-    took_s, used_s, rss_mib = figures
-    rate, cost_us = n_sets / took_s, used_s / n_sets * 1e6
-    print(
-        f"{what:16} {n_sets:8} sets  {rate:7.0f}/s  {cost_us:6.0f} us CPU here/set  RSS {rss_mib} MiB",
-        flush=True,
-    )
+    return Figures(n_sets, took_s, used_s, count)
 
 
 def main() -> None:
@@ -93,6 +107,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--machines", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--cluster-only", action="store_true", help="do not measure without one")
     args = parser.parse_args()
     each = -(-args.machines // args.workers)
     make = partial(
@@ -101,6 +116,7 @@ def main() -> None:
         threads_per_worker=1,
         memory_limit=0,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": ":0"},
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -108,8 +124,9 @@ def main() -> None:
             crew = Crew(per_computer=args.machines)
             equipment = Equipment(setup=partial(_setup, folder), guests_per_worker=each)
             with pool(make, crew, equipment, folder / "dask"):
-                report("cluster", n_sets, measure(n_sets, args.machines, crew, folder))
-            report("one computer", n_sets, measure(n_sets, min(7, args.machines), None, folder))
+                print(measure(n_sets, args.machines, crew, folder).line("cluster"), flush=True)
+            if not args.cluster_only:
+                print(measure(n_sets, min(7, args.machines), None, folder).line("one computer"), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 from host_setup.account import ensure_account
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "check":
                 return EXIT_OK if check_host(chosen) else EXIT_HOST
             case "packages":
-                _packages(chosen, quiet=False, bridge=options.bridge, tests=options.tests)
+                also = {name for name in ("bridge", "tests", "slurm") if getattr(options, name)}
+                _packages(chosen, quiet=False, also=also)
             case "network":
                 return _network(options)
             case "stem":
@@ -81,10 +82,10 @@ def _network(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _packages(
-    architectures: list[Architecture], *, quiet: bool, bridge: bool = False, tests: bool = False
-) -> None:
-    installed = ensure_packages(architectures, bridge=bridge, tests=tests)
+def _packages(architectures: list[Architecture], *, quiet: bool, also: Collection[str] = ()) -> None:
+    installed = ensure_packages(
+        architectures, bridge="bridge" in also, tests="tests" in also, slurm="slurm" in also
+    )
     try:
         ensure_account()
     except HostError as error:
@@ -162,7 +163,14 @@ def _add_packages(verbs: _Verbs, which: argparse.ArgumentParser) -> None:
     packages.add_argument(
         "--bridge", action="store_true", help="also what `network` needs: dnsmasq, iproute2"
     )
-    packages.add_argument("--tests", action="store_true", help="also what only the tests need: chromium")
+    packages.add_argument(
+        "--tests",
+        action="store_true",
+        help="also what only the tests need: chromium, postgresql, openssh-server",
+    )
+    packages.add_argument(
+        "--slurm", action="store_true", help="also what the tests with a SLURM of their own need"
+    )
 
 
 def _add_network(verbs: _Verbs) -> None:

@@ -33,11 +33,19 @@ class Requirement:
 
 #: What the machines' bridge takes; see `host_setup.network`.
 BRIDGE_REQUIREMENTS = (Requirement("iproute2", "ip"), Requirement("dnsmasq-base", "dnsmasq"))
-#: What only the tests take: a browser that looks at reports, and letters for it.
+#: What only the tests take: a browser that looks at reports, and letters for it; servers.
 TEST_REQUIREMENTS = (
     Requirement("chromium", "chromium"),
     Requirement("fonts-dejavu-core"),
     Requirement("postgresql"),
+    Requirement("openssh-server", "sshd"),
+)
+#: What the tests that submit to SLURM take; they start its daemons themselves.
+SLURM_REQUIREMENTS = (
+    Requirement("slurmctld", "slurmctld"),
+    Requirement("slurmd", "slurmd"),
+    Requirement("slurm-client", "sbatch"),
+    Requirement("munge", "munged"),
 )
 
 
@@ -82,6 +90,7 @@ def ensure_packages(
     *,
     bridge: bool = False,
     tests: bool = False,
+    slurm: bool = False,
     report: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
     """Install what is missing, as root or through sudo, and return the packages' names; usually none, quickly.
@@ -89,11 +98,13 @@ def ensure_packages(
     Args:
         bridge: Also what the machines' bridge takes.
         tests: Also what only the tests take.
+        slurm: Also what the tests that submit to SLURM take.
 
     Raises:
         HostError: when something is missing and may not be installed (says by which command it could be), or apt fails.
     """
-    more = (*(BRIDGE_REQUIREMENTS if bridge else ()), *(TEST_REQUIREMENTS if tests else ()))
+    sets = ((bridge, BRIDGE_REQUIREMENTS), (tests, TEST_REQUIREMENTS), (slurm, SLURM_REQUIREMENTS))
+    more = [one for asked, some in sets if asked for one in some]
     missing = missing_packages((*requirements(architectures), *more))
     if not missing:
         return ()

@@ -392,7 +392,8 @@ class Distributor(Steerable):
             self._reconcile()
 
     def _tell(self) -> None:
-        with self._changed:  # so that an older state is never told after a newer one
-            self._dispatcher.publish_fleet(self.get_distributor_state())
+        if self._dispatcher.watched:  # with many machines the state is long
+            with self._changed:  # so that an older one is never told after a newer one
+                self._dispatcher.publish_fleet(self.get_distributor_state())
         if self._on_change is not None:
             self._on_change()

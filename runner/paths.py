@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 OUTPUTS = Path("outputs")
 # Runs of `--multirun` lie one or two folders deeper.
 _RUN_FOLDERS = ("*/*", "*/*/*", "*/*/*/*")
+# As the data name a machine of a cluster's.
+_OF_A_WORKER = re.compile(r"([\w.-]+)\.(qemu\d+)")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ class RunPaths:
         return self.folder / "machines"
 
     @property
+    def workers(self) -> Path:
+        """The folder that holds one folder per worker of a cluster, for its machines."""
+        return self.folder / "workers"
+
+    def logs(self, machine: str) -> Path:
+        """A machine's own folder, whether it is there or not; that of a worker's, `WORKER.qemu1`, is among the worker's."""
+        worker = worker_of(machine)
+        if worker is None:
+            return self.machines / machine
+        return RunPaths(self.workers / worker).machines / machine.removeprefix(f"{worker}.")
+
+    @property
     def bad(self) -> Path:
         """The folder that holds one folder per task set that was given up, with what is known of it."""
         return self.folder / "bad"
@@ -88,6 +103,12 @@ class RunPaths:
         path = self.machines / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def worker_of(machine: str) -> str | None:
+    """The worker of a cluster that has the machine of that name; None: it is one of the runner's own."""
+    found = _OF_A_WORKER.fullmatch(machine)
+    return found[1] if found else None
 
 
 def newest_run(mark: str, outputs: Path = OUTPUTS) -> Path | None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from runner.assembly import check, kind_of
-from runner.cluster.agent import Setup
+from runner.assembly import check
 from runner.cluster.crew import Crew
-from runner.cluster.pool import Equipment, pool
 from runner.config.plan import RunPlan, located
 from runner.config.record import RunRecord
 from runner.data.history import reading
@@ -35,12 +31,12 @@ from runner.operator.control_watcher import ControlWatcher
 from runner.operator.signals import OperatorSignals
 from runner.operator.status import StatusWriter
 from runner.paths import RunPaths
-from runner.qemu.image import GuestImage
 from runner.report.after_run import report_after
 from runner.report.expected import compared
 from runner.run_folder.files import Resumption, RunFiles
 from runner.run_folder.manifest import manifest
 from runner.text.secrets import masked, masked_values
+from runner.workers import workers
 
 # What the disk says to who writes to a file that is open: it names none.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -94,7 +90,7 @@ def execute(
                 wanted = files.go_on(resumption, wanted, plan.limit)
             # First of all: from here on a signal ends the run in order, and raises nothing anywhere.
             with OperatorSignals() as signals:
-                with _workers(plan, paths) as crew:
+                with workers(plan, paths) as crew:
                     run = _Run(plan, paths, kind, wanted=wanted, reuse=reuse, mask=mask, crew=crew)
                     code = run.execute(signals, source, monitors, progress)
                 files.end(code)
@@ -107,35 +103,6 @@ def execute(
                 raise
             raise host_error(exc, str(folder)) from exc
     return code
-
-
-@contextmanager
-def _workers(plan: RunPlan, paths: RunPaths) -> Iterator[Crew | None]:
-    """The workers of a cluster as long as the block lasts; None: there is none."""
-    cluster, spec = plan.cluster, plan.qemu
-    if cluster is None:
-        yield None
-        return
-    image = None
-    if spec is not None:
-        image = GuestImage.load(spec.image, arch=spec.arch) if spec.image else GuestImage.current(spec.arch)
-    # What workers need of the plan: no source, no monitor, nothing that only this computer has.
-    make_kind = partial(kind_of, replace(plan, tasksets=None, monitors={}, cluster=None, reuse=None))
-
-    def setup(worker: str, capacity: int | None) -> Setup:
-        return Setup(
-            worker=worker,
-            capacity=cluster.per_computer if capacity is None else capacity,
-            make_kind=make_kind,
-            reserves=plan.reserves,
-            folder=paths.folder.absolute(),
-            image=None if image is None else (image.identity, image.arch, image.folder.name),
-        )
-
-    crew = Crew(per_computer=cluster.per_computer, patience_s=cluster.patience_s)
-    equipment = Equipment(setup=setup, guests_per_worker=cluster.guests_per_worker, image=image)
-    with pool(cluster.make, crew, equipment, paths.folder / "dask"):
-        yield crew
 
 
 def _earlier(path: Path | None, stack: ExitStack) -> EarlierRun | None:

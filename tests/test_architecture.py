@@ -40,7 +40,7 @@ RANKS = (
     " config.expected config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
-    " genode.profiles",
+    " genode.profiles cluster.delivery",
     "hosts hosts.base hosts.board qemu.become qemu.berth qemu.boot qemu.bounded_log qemu.confinement"
     " qemu.console_link qemu.cpus qemu.emulator qemu.host qemu.killswitch qemu.launcher"
     " qemu.genode_command qemu.genode_host qemu.noise qemu.plain_start qemu.probe qemu.process qemu.qmp"
@@ -51,18 +51,19 @@ RANKS = (
     " monitors.batching queue.retries"
     " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
     " run_folder.lock admission.readings admission.gate operator.screen operator.attachment"
-    " cluster.messages",
+    " cluster.wire cluster.messages",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress"
     " monitors.csv"
     " monitors.mongodb monitors.parquet monitors.postgresql monitors.sqlite monitors.stdout monitors.summary",
     "machines.station machines.measuring machines.attempt machines.recoveries machines.machine",
     "machines.kinds",
-    "machines.roster cluster.link cluster.crew",
+    "machines.roster cluster.reports cluster.checks cluster.link cluster.crew",
     "distributor cluster.relay",
     "cluster.agent",
     "cluster.pool cluster.slurm",
-    "operator.terminal run_folder.guests run_folder.manifest assembly run_folder.files run campaign cli check console convert disagreements"
+    "operator.terminal run_folder.guests run_folder.manifest assembly workers run_folder.files run"
+    " campaign cli check console convert disagreements"
     " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
     " report.canvas report.disagreements report.expected"
     " report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import simulated
-from runner.admission.capacity import Reserves
-from runner.cluster.agent import Agent, Setup
 from runner.cluster.crew import Crew
-from runner.cluster.link import WorkerLost
-from runner.cluster.messages import Order, Reply
 from runner.cluster.pool import Equipment, pool
 from runner.cluster.shares import Seat, shares
 from runner.distributor import Distributor
 from runner.errors import HostError
-from runner.events import Run, RunResult
-from runner.machines.kinds import qemu_by_mailbox
 from runner.machines.station import MachineKind
-from runner.monitors.base import AbstractMonitor
 from runner.qemu.image import GuestImage
-from runner.specs import QemuSpec
-from runner.tasksets.uunifast import UUniFastTaskSets
+from tests.cluster_samples import (
+    WAIT_S,
+    Tables,
+    alone,
+    guest_kind,
+    in_process,
+    local_cluster,
+    sets,
+    setup_in,
+    signal_a_worker,
+    simulated_kind,
+)
 from tests.fleet_samples import eventually
-
-WAIT_S = 240.0
 
 
 @pytest.fixture(autouse=True)
@@ -51,97 +47,6 @@ def nothing_left() -> Iterator[None]:
     ours = ("worker-", "members", "qemu", "gate", "silence")
     left = [one.name for one in set(threading.enumerate()) - before if one.name.startswith(ours)]
     assert not left
-
-
-def sets(n: int) -> UUniFastTaskSets:
-    return UUniFastTaskSets(
-        n_tasks=3, utilizations=[0.7], sets_per_utilization=n, periods=["10ms", "20ms", "40ms"], seed=3
-    )
-
-
-class Tables(AbstractMonitor):
-    """Which table each set got, and where; `after` calls what is to happen when so many are done."""
-
-    def __init__(self, after: dict[int, Callable[[], object]] | None = None) -> None:
-        self.tables: dict[int, str | None] = {}
-        self.times: Counter[int] = Counter()
-        self.runs: list[Run] = []
-        self.failures: list[BaseException] = []
-        self._after = after or {}
-
-    def __taskset_finish__(self, run: Run, result: RunResult) -> None:
-        self.tables[run.set_idx] = result.table_sha256
-        self.times[run.set_idx] += 1
-        self.runs.append(run)
-        if (act := self._after.get(len(self.runs))) is not None:
-            act()
-
-
-def alone(kind: MachineKind, n: int, folder: Path) -> dict[int, str | None]:
-    tables = Tables()
-    with Distributor(2, kind=kind, folder=folder) as fleet:
-        fleet.add_job(sets(n), tables)
-        assert fleet.wait(WAIT_S)
-    return tables.tables
-
-
-def simulated_kind(image: Path | None, *, realtime_factor: float | None = None) -> MachineKind:
-    return simulated(realtime_factor=realtime_factor)
-
-
-def guest_kind(image: Path | None) -> MachineKind:
-    return qemu_by_mailbox(QemuSpec(arch="amd64", image=image))
-
-
-def setup_in(
-    folder: Path, make_kind: Callable[[Path | None], MachineKind], image: GuestImage | None = None
-) -> Any:
-    folder.mkdir(exist_ok=True)
-    named = None if image is None else (image.identity, image.arch, image.folder.name)
-
-    def setup(worker: str, capacity: int | None) -> Setup:
-        return Setup(
-            worker=worker,
-            capacity=capacity or 7,
-            make_kind=make_kind,
-            reserves=Reserves(),
-            folder=folder,
-            image=named,
-        )
-
-    return setup
-
-
-class Line:
-    """From a crew to an agent in this process; `cut` loses the next reply that reports something, and the worker with it."""
-
-    def __init__(self, worker: str, folder: Path, make_kind: Callable[[Path | None], MachineKind]) -> None:
-        self.agent = Agent(setup_in(folder, make_kind)(worker, 7))
-        self.seat = Seat(worker=worker, computer=worker)
-        self.cut = threading.Event()
-        self.lost: Reply | None = None
-
-    def exchange(self, order: Order) -> Reply:
-        reply = self.agent.exchange(order)
-        if self.cut.is_set() and reply.reports:
-            self.lost = reply
-            raise WorkerLost(f"{self.seat.worker} is cut off")
-        return reply
-
-
-@contextmanager
-def in_process(
-    tmp_path: Path, *workers: str, factor: float | None = None
-) -> Iterator[tuple[Crew, list[Line]]]:
-    crew = Crew(per_computer=7, patience_s=1.0)
-    lines = [Line(name, tmp_path, partial(simulated_kind, realtime_factor=factor)) for name in workers]
-    try:
-        for line in lines:
-            crew.joined(line.seat, line.exchange)
-        yield crew, lines
-    finally:
-        for line in lines:
-            line.agent.end()
 
 
 @given(
@@ -201,16 +106,6 @@ def test_without_any_worker_the_run_ends_with_an_error(tmp_path):
             fleet.wait(WAIT_S)
 
 
-def local_cluster(made: list[Any], n_workers: int) -> object:
-    make: Any = distributed.LocalCluster
-    made.append(make(n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=None))
-    return made[0]
-
-
-def kill_a_worker(made: list[Any]) -> None:
-    os.kill(next(iter(made[0].workers.values())).pid, signal.SIGKILL)
-
-
 def eventful(
     tmp_path: Path, kind: MachineKind, setup: Any, n: int, image: GuestImage | None
 ) -> tuple[Tables, Distributor]:
@@ -225,7 +120,7 @@ def eventful(
         tables = Tables(
             {
                 at[0]: lambda: fleet.set_max_machine_value(6),
-                at[1]: lambda: kill_a_worker(made),
+                at[1]: lambda: signal_a_worker(made),
                 at[2]: lambda: made[0].scale(4),
                 at[3]: lambda: fleet.set_max_machine_value(2),
             }

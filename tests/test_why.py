@@ -230,6 +230,31 @@ def test_a_machine_is_told_from_its_first_attempt_to_its_last_words(spoilt, tmp_
     assert "qemu1" in err
 
 
+def test_a_machine_of_a_workers_is_told_by_the_logs_of_that_worker_or_says_where_they_went(
+    spoilt, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(spoilt, run)
+    (run / "machines" / "qemu1" / "console.log").write_bytes(b"Kernel panic - not syncing: dead\r\n")
+    here = told(capsys, run, "qemu1")
+    for table in ("runs", "incidents"):
+        ask(run, f"UPDATE {table} SET machine = 'far-1.' || machine")
+    (run / "workers" / "far-1").mkdir(parents=True)
+    (run / "machines").rename(run / "workers" / "far-1" / "machines")
+    assert told(capsys, run, "far-1.qemu1").replace("far-1.", "") == here
+    place = "where the logs of its workers' machines are\n  far-1: "
+    assert f"{place}workers/far-1\n" in told(capsys, run)
+    assert "far-1.qemu1" in refused(capsys, run, "far-1.qemu9")
+    shutil.rmtree(run / "workers")
+    text = told(capsys, run, "far-1.qemu1")
+    assert "Kernel panic" not in text
+    assert re.search(
+        r"its logs\n  .*/workers/far-1/machines/qemu1 is not there: worker far-1 did not see", text
+    )
+    assert f"{place}gone with the worker, which did not see the run folder\n" in told(capsys, run)
+    assert "the run had no machine 'near.qemu1'" in refused(capsys, run, "near.qemu1")
+
+
 def test_a_set_is_found_by_id_prefix_place_and_name(spoilt, capsys):
     sets = ask(
         spoilt, "SELECT DISTINCT taskset_id, name, set_idx FROM tasksets JOIN ledger USING (taskset_id)"

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.admission.capacity import Reserves
+from runner.cluster.delivery import Delivery
 from runner.cluster.messages import Assignment, Order, Reply, Report
 from runner.cluster.relay import Relay
 from runner.distributor import Distributor
-from runner.errors import HostError
 from runner.faults.recovery import Recovery
 from runner.fleet import RunState
-from runner.machines.station import MachineKind
+from runner.machines.station import Fact, MachineKind
 from runner.model import TaskSet
-from runner.qemu.image import GuestImage, images_folder
+from runner.paths import RunPaths
 
-#: When nobody has asked for so long, the coordinator is gone.
+#: When nobody has asked for so long, the coordinator is gone, unless told otherwise.
 SILENCE_S = 120.0
 _log = logging.getLogger("runner.cluster")
 
@@ -39,6 +39,7 @@ class Setup:
         reserves: What is left to everybody else on its computer.
         folder: Where logs and consoles go, if that is there: the run folder, on a shared file system; else they go to a temporary
             folder, and are lost with the worker.
+        silence_s: When nobody has asked for so long, the machines end.
         image: Identity, architecture and folder name of the guests' image; None: they boot none of ours.
     """
 
@@ -47,6 +48,7 @@ class Setup:
     make_kind: Callable[[Path | None], MachineKind]
     reserves: Reserves
     folder: Path
+    silence_s: float = SILENCE_S
     image: tuple[str, str, str] | None = None
 
 
@@ -67,7 +69,7 @@ class Agent:
 
     One attempt at each assignment: whether there is another is decided, and counted, by the coordinator.
 
-    Guarantees: after `end()`, or when nobody has asked for `SILENCE_S`, no machine, thread or temporary file is left.
+    Guarantees: after `end()`, or when nobody has asked for `silence_s`, no machine, thread or temporary file is left.
     Threads: any; one is served at a time.
     """
 
@@ -82,9 +84,9 @@ class Agent:
         self._recoveries: dict[Recovery, int] = {}
         shared = setup.folder.is_dir() and os.access(setup.folder, os.W_OK)
         self._temporary = None if shared else Path(tempfile.mkdtemp(prefix="rtfleet-worker-"))
-        self._folder = self._temporary or setup.folder / "workers" / setup.worker
+        self._folder = self._temporary or RunPaths(setup.folder).workers / setup.worker
         self._image: Path | None = None
-        self._partial: Path | None = None
+        self._delivery = None if setup.image is None else Delivery(*setup.image)
         self._more_facts = {
             "worker": setup.worker,
             "host_cpu": _cpu_model(),
@@ -95,51 +97,24 @@ class Agent:
 
     def lacks_image(self) -> bool:
         """Whether the image has to be sent: it is not in this computer's cache."""
-        if self._setup.image is None:
+        if self._delivery is None:
             return False
-        identity, arch, name = self._setup.image
-        folder = images_folder(arch) / name
-        try:
-            if GuestImage.load(folder, arch=arch).identity != identity:
-                return True
-        except HostError:
-            return True
-        self._image = folder
-        return False
+        self._image = self._delivery.find()
+        return self._image is None
 
     def take_image(self, name: str, chunk: bytes) -> None:
         """Append to a file of the image."""
-        assert self._setup.image is not None  # noqa: S101 - asked for by `lacks_image` alone
-        _, arch, _ = self._setup.image
-        if self._partial is None:
-            images_folder(arch).mkdir(parents=True, exist_ok=True)
-            self._partial = Path(tempfile.mkdtemp(prefix=".image-", dir=images_folder(arch)))
-        with open(self._partial / name, "ab", opener=_private) as file:
-            file.write(chunk)
+        assert self._delivery is not None  # noqa: S101 - asked for by `lacks_image` alone
+        self._delivery.take(name, chunk)
 
-    def finish_image(self) -> None:
-        """All files were sent.
+    def finish_image(self, digests: Mapping[str, str]) -> None:
+        """All files were sent, with these SHA-256.
 
         Raises:
-            HostError: they are not the image that was announced.
+            HostError: something else arrived.
         """
-        assert self._setup.image is not None  # noqa: S101 - as above
-        assert self._partial is not None  # noqa: S101 - some file was sent
-        identity, arch, name = self._setup.image
-        if GuestImage.load(self._partial, arch=arch).identity != identity:
-            raise HostError(f"the image did not arrive whole at worker {self._setup.worker}")
-        folder = images_folder(arch) / name
-        try:
-            self._partial.rename(folder)
-            self._partial = None
-        except OSError:  # another worker of this computer was first
-            self._drop_partial()
-        self._image = folder
-
-    def _drop_partial(self) -> None:
-        partial, self._partial = self._partial, None
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        assert self._delivery is not None  # noqa: S101 - as above
+        self._image = self._delivery.finish(digests)
 
     # The fleet
 
@@ -161,10 +136,8 @@ class Agent:
             self._add(fleet, order.batch)
         idle = not order.n_machines or order.kill
         reports, incidents = self._relay.fetch(order.wait_s if not order.kill else 0.0)
-        state = fleet.get_distributor_state()
         error = fleet.failure
-        busy = [machine for machine in state.machines if machine.taskset_id is not None]
-        if order.kill or error is not None or (idle and not busy and not fleet.busy):
+        if order.kill or error is not None or (idle and not fleet.busy):
             late = self._close_fleet()
             return Reply(
                 open=False,
@@ -173,21 +146,24 @@ class Agent:
                 recoveries=dict(self._recoveries),
                 error=error,
             )
+        state = fleet.get_distributor_state() if order.survey else None
         return Reply(
             open=True,
             reports=self._told(reports),
             incidents=incidents,
-            machines=state.machines,
-            recoveries=_sum(self._recoveries, state.recoveries),
+            machines=None if state is None else state.machines,
+            recoveries=None if state is None else _sum(self._recoveries, state.recoveries),
         )
 
     def _told(self, reports: Sequence[Report]) -> tuple[Report, ...]:
-        facts: dict[int, dict[str, str | int | float | None]] = {}
-        told = []
-        for report in reports:  # one dictionary for all of a station: it is sent once
-            shared = facts.setdefault(id(report.facts), {**report.facts, **self._more_facts})
-            told.append(replace(report, facts=shared))
-        return tuple(told)
+        """With this computer's facts; those that are equal are one object, which is sent once."""
+        facts: dict[tuple[tuple[str, Fact], ...], dict[str, Fact]] = {}
+        return tuple(
+            report._replace(
+                facts=facts.setdefault(tuple(report.facts.items()), {**report.facts, **self._more_facts})
+            )
+            for report in reports
+        )
 
     def _keep_fleet(self, order: Order) -> None:
         if self._fleet is not None:
@@ -207,11 +183,11 @@ class Agent:
 
     def _watch(self, fleet: Distributor) -> None:
         """End a fleet that nobody asks about any more."""
-        while self._asked.wait(SILENCE_S) and not fleet.closed:
+        while self._asked.wait(self._setup.silence_s) and not fleet.closed:
             self._asked.clear()
         with self._lock:
             if self._fleet is fleet:
-                _log.warning("nobody has asked for %.0f s: the machines end", SILENCE_S)
+                _log.warning("nobody has asked for %.0f s: the machines end", self._setup.silence_s)
                 self.end()
 
     def _add(self, fleet: Distributor, batch: Sequence[Assignment]) -> None:
@@ -237,17 +213,14 @@ class Agent:
             try:
                 self._close_fleet()
             finally:
-                self._drop_partial()
+                if self._delivery is not None:
+                    self._delivery.drop()
                 if self._temporary is not None:
                     shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 def _sum(one: Mapping[Recovery, int], other: Mapping[Recovery, int]) -> dict[Recovery, int]:
     return {step: one.get(step, 0) + other.get(step, 0) for step in one.keys() | other.keys()}
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _cpu_model() -> str | None:

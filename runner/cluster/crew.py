@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from runner.cluster.checks import Checks
 from runner.cluster.link import Exchange, Hooks, Link
 from runner.cluster.shares import Seat, shares
 from runner.errors import HostError
@@ -26,11 +27,13 @@ class Crew:
     Args:
         per_computer: Machines at most on one computer whose workers do not say what they can hold.
         patience_s: How long there may be no worker at all before the run ends with an error.
+        checked_share: Of the task sets, that which two workers measure; see `Checks`.
     """
 
-    def __init__(self, *, per_computer: int, patience_s: float = 60.0) -> None:
+    def __init__(self, *, per_computer: int, patience_s: float = 60.0, checked_share: float = 0.0) -> None:
         self._per_computer = per_computer
         self._patience_s = patience_s
+        self.checks = Checks(checked_share)
         self._lock = threading.RLock()
         self._hooks: Hooks | None = None
         self._links: dict[str, Link] = {}
@@ -64,7 +67,7 @@ class Crew:
                 self._waiting[seat.worker] = (seat, exchange)
                 return
             hooks = self._hooks
-            link = Link(seat, exchange, hooks, on_end=self._left)
+            link = Link(seat, exchange, hooks, on_end=self._left, checks=self.checks)
             self._links[seat.worker] = link
             self._alone_since_s = None
             link.start()
@@ -162,6 +165,7 @@ class Crew:
     def _deal(self) -> None:
         seats = [link.seat for _, link in sorted(self._links.items())]
         dealt = shares(self._target, seats, per_computer=self._per_computer)
+        self.checks.attend({name for name, n_machines in dealt.items() if n_machines})
         for name, link in self._links.items():
             link.want(dealt[name], paused=self._paused, kill=self._kill)
 

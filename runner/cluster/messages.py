@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from runner.cluster.wire import Packed
 from runner.errors import RunnerError
-from runner.events import Event, RunResult
+from runner.events import RunResult
 from runner.faults.incidents import Incident
 from runner.faults.recovery import Recovery
 from runner.fleet import MachineState
-from runner.model import TaskSet
+from runner.model import Provenance, TaskSet
+
+_NO_PROVENANCE = Provenance()
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """A task set to be measured once.
 
     Attributes:
         number: Of the coordinator's lease; never used again for that worker.
+        taskset: Without its provenance, which no machine asks for.
         session_parameters: As in `Distributor.add_job`.
     """
 
@@ -40,6 +44,7 @@ class Order:
         kill: End all machines at once.
         batch: Task sets to be measured besides those that it has.
         wait_s: How long to wait for something to report.
+        survey: Whether to tell what each machine is doing.
     """
 
     n_machines: int
@@ -47,10 +52,17 @@ class Order:
     kill: bool = False
     batch: tuple[Assignment, ...] = ()
     wait_s: float = 0.0
+    survey: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+def bare(taskset: TaskSet) -> TaskSet:
+    """The same without its provenance; not checked again."""
+    twin = copy(taskset)
+    object.__setattr__(twin, "provenance", _NO_PROVENANCE)
+    return twin
+
+
+class Report(NamedTuple):
     """What became of an assignment: a result, or why there is none.
 
     Attributes:
@@ -58,7 +70,7 @@ class Report:
         machine: On that worker.
         position, recovery, identity, facts, started_utc: As in `runner.events.Run`.
         result: With no jobs in it: they are among the events.
-        events: All that happened, in order.
+        events: All that happened, in order, as `runner.cluster.wire` has it.
         error: What failed; the result is then what monitors are told of the attempt.
     """
 
@@ -70,7 +82,7 @@ class Report:
     facts: Mapping[str, str | int | float | None]
     started_utc: datetime
     result: RunResult
-    events: tuple[Event, ...] = ()
+    events: tuple[Packed, ...] = ()
     error: RunnerError | None = None
 
 
@@ -82,14 +94,14 @@ class Reply:
         open: Whether it has a fleet: with none, it holds no assignment beyond those that are reported here.
         reports: Of what has ended since the last reply.
         incidents: Faults since then.
-        machines: What each of its machines is doing.
-        recoveries: How often each step was taken, in sum.
+        machines: What each of its machines is doing; None: nobody has asked.
+        recoveries: How often each step was taken, in sum; None: nobody has asked.
         error: What made its fleet give up.
     """
 
     open: bool
     reports: tuple[Report, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    machines: tuple[MachineState, ...] = ()
-    recoveries: Mapping[Recovery, int] = field(default_factory=dict)
+    machines: tuple[MachineState, ...] | None = ()
+    recoveries: Mapping[Recovery, int] | None = field(default_factory=dict)
     error: Exception | None = None

@@ -7,30 +7,41 @@ import multiprocessing
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from runner.cluster.agent import Agent, Setup
 from runner.cluster.crew import Crew
+from runner.cluster.delivery import send
 from runner.cluster.link import WorkerLost
 from runner.cluster.messages import Order, Reply
 from runner.cluster.shares import Seat
 from runner.deadline import Deadline
 from runner.errors import HostError, RunnerError, UsageError
-from runner.qemu.image import FILE_NAMES, METADATA_NAME, GuestImage
+from runner.qemu.image import GuestImage
 
 #: How often is looked who is there.
 LOOK_S = 0.5
-#: A worker that answers nothing for so long is lost. A fleet may take a minute to end.
+#: A worker that answers nothing for so long is lost, unless told otherwise. A fleet may take a minute to end.
 ANSWER_S = 90.0
 #: For each step of the end.
 END_S = 20.0
 #: The Dask resource by which a worker says how many machines it can hold: `dask worker … --resources "guests=4"`.
 RESOURCE = "guests"
-_CHUNK_BYTES = 8 << 20
+# Of Dask's own: what it looks at many times a second is of no use here, where a worker has one task, which never ends. This goes with
+# the processes that Dask starts, to other computers, too: no folder of ours may be in it, nor that they log less, as Dask waits for it.
+_OPTIONS = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 _log = logging.getLogger("runner.cluster")
 
 
@@ -39,6 +50,7 @@ class _Member:
     address: str
     seat: Seat
     client: Any
+    answer_s: float
     # Kept: the agent lives as long as somebody holds this.
     future: Any = None
     actor: Any = None
@@ -50,7 +62,7 @@ class _Member:
         Raises:
             WorkerLost: it is gone, or does not answer.
         """
-        return self.call("exchange", ANSWER_S, order)  # type: ignore[no-any-return]
+        return self.call("exchange", self.answer_s, order)  # type: ignore[no-any-return]
 
     def call(self, method: str, timeout_s: float, *arguments: object) -> Any:  # noqa: ANN401 - what the agent's method returns
         deadline = Deadline.after(timeout_s)
@@ -78,11 +90,13 @@ class Equipment:
         setup: Makes what a worker is told, from its name and its capacity.
         guests_per_worker: Machines that a worker can hold that declares nothing; None: as many as its computer.
         image: The image that guests boot; None: none of ours.
+        answer_s: One that answers nothing for so long is lost.
     """
 
     setup: Callable[[str, int | None], Setup]
     guests_per_worker: int | None = None
     image: GuestImage | None = None
+    answer_s: float = ANSWER_S
 
 
 @contextmanager
@@ -96,7 +110,7 @@ def pool(
 
     Args:
         make_cluster: Makes any of Dask's clusters, or returns the address of a scheduler.
-        folder: For what Dask keeps on this computer meanwhile.
+        folder: Of what Dask keeps on this computer meanwhile, if it was told so; removed at the end.
 
     Raises:
         UsageError: Dask is not installed.
@@ -111,10 +125,10 @@ def pool(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_processes, before)
-        # What its processes log is about connections that end, which is said here in one line each.
-        options = {"temporary-directory": str(folder), "logging.distributed": "critical"}
-        stack.enter_context(dask.config.set(options))
+        stack.enter_context(dask.config.set(_OPTIONS))
+        # What is logged here is about connections that end, which is said in one line each.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        logging.getLogger("asyncssh").setLevel(logging.WARNING)
         with _without_interrupts():
             try:
                 cluster = make_cluster()
@@ -206,7 +220,8 @@ class _Members(threading.Thread):
         port = address.rpartition(":")[2]
         given = facts["host"] if facts["name"] == address else facts["name"]
         name = "".join(char if char.isalnum() or char in ".-" else "_" for char in f"{given}-{port}")
-        return _Member(address, Seat(worker=name, computer=facts["host"], capacity=capacity), self._client)
+        seat = Seat(worker=name, computer=facts["host"], capacity=capacity)
+        return _Member(address, seat, self._client, self._equipment.answer_s)
 
     def _equip(self, member: _Member) -> None:
         setup = self._equipment.setup(member.seat.worker, member.seat.capacity)
@@ -216,17 +231,18 @@ class _Members(threading.Thread):
         member.actor = member.future.result(timeout=END_S)
         image = self._equipment.image
         if image is not None and member.call("lacks_image", END_S):
-            for name in (*FILE_NAMES, METADATA_NAME):
-                with (image.folder / name).open("rb") as file:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        member.call("take_image", ANSWER_S, name, chunk)
-            member.call("finish_image", END_S)
-            _log.info("worker %s has the image now", member.seat.worker)
+            begun_s = time.monotonic()
+            digests = send(image, partial(member.call, "take_image", ANSWER_S))
+            member.call("finish_image", ANSWER_S, digests)
+            _log.info(
+                "worker %s has the image now, after %.1f s", member.seat.worker, time.monotonic() - begun_s
+            )
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Threads and processes that begin here take no Ctrl-C: the run tells them itself when to end."""
+    resource_tracker.ensure_running()  # which would let Ctrl-C through again in the thread that first needs it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

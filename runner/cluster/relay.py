@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runner.cluster.messages import Assignment, Report
+from runner.cluster.wire import Packed, packed
 from runner.errors import MachineKilled, RunnerError
 from runner.events import Event, Outcome, Run, RunResult
 from runner.faults.incidents import Incident
@@ -27,7 +28,7 @@ class Relay(AbstractMonitor):
         # Of each batch, by its number at the worker's distributor.
         self._batches: dict[int, list[Assignment]] = {}
         self._n_open: dict[int, int] = {}
-        self._events: dict[str, list[Event]] = {}
+        self._events: dict[str, list[Packed]] = {}
         self._stopped: dict[str, RunResult] = {}
         self._reports: list[Report] = []
         self._incidents: list[Incident] = []
@@ -61,7 +62,7 @@ class Relay(AbstractMonitor):
             self._changed.notify_all()
 
     def __taskset_event__(self, run: Run, event: Event) -> None:
-        self._events.setdefault(run.run_id, []).append(event)
+        self._events.setdefault(run.run_id, []).append(packed(event))
 
     def __taskset_finish__(self, run: Run, result: RunResult) -> None:
         self._report(run, result, None)

@@ -53,7 +53,9 @@ def check_cluster(machines: DictConfig, *, reuse: bool) -> None:
     cluster = machines.cluster
     if cluster.guests_per_worker is not None:
         _require_positive(cluster.guests_per_worker, "machines.cluster.guests_per_worker")
-    _require_positive(cluster.patience_s, "machines.cluster.patience_s")
+    for name in ("patience_s", "answer_s", "silence_s"):
+        _require_positive(cluster[name], f"machines.cluster.{name}")
+    _check_share(machines)
     for key, is_there, what in (
         ("machines.host", machines.host == "genode_board", "boards are nobody's in particular"),
         ("machines.host", machines.host == "genode_pbxa9", "a Genode image is not sent"),
@@ -69,6 +71,26 @@ def check_cluster(machines: DictConfig, *, reuse: bool) -> None:
             raise UsageError(
                 f"{key} does not go with a cluster: {what}", where=key, next_step="set machines/cluster=none"
             )
+
+
+def _check_share(machines: DictConfig) -> None:
+    key, share = "machines.cluster.checked_share", machines.cluster.checked_share
+    if not 0 <= share <= 1:
+        raise UsageError(
+            f"{key} is {excerpt(share)}", where=key, next_step="choose 0 … 1: 0.01 for every 100th"
+        )
+    if not share:
+        return
+    on_guests = machines.host == "qemu"
+    if machines.host == "none" or (
+        on_guests and machines.qemu.clock == Clock.ICOUNT and machines.reset == Reset.TASKSET
+    ):
+        return
+    raise UsageError(
+        f"{key} is {share}, but these measurements do not repeat from one computer to another",
+        where=key,
+        next_step="measure in the exact mode, each set on a fresh guest (machines=default), or set it to 0",
+    )
 
 
 def to_network(machines: DictConfig) -> NetworkSpec:

@@ -77,12 +77,18 @@ class ClusterPlan:
         per_computer: Machines at most on a computer whose workers do not say what they can hold.
         guests_per_worker: What a worker can hold that does not declare it as a Dask resource; None: as much as its computer.
         patience_s: How long there may be no worker before the run ends with an error.
+        answer_s: A worker that answers nothing for so long is lost.
+        silence_s: A worker that is asked nothing for so long ends its machines: the run is gone.
+        checked_share: Of the task sets, that which two workers measure: their job tables have to be equal. 0 … 1.
     """
 
     make: partial[object]
     per_computer: int
     guests_per_worker: int | None = None
     patience_s: float = 60.0
+    answer_s: float = 90.0
+    silence_s: float = 120.0
+    checked_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +204,9 @@ def _cluster(config: DictConfig) -> ClusterPlan | None:
         per_computer=machines.limit,
         guests_per_worker=node.guests_per_worker,
         patience_s=node.patience_s,
+        answer_s=node.answer_s,
+        silence_s=node.silence_s,
+        checked_share=node.checked_share,
     )
 
 

@@ -152,6 +152,9 @@ class ClusterConf:
     dask: dict[str, Any] = field(default_factory=dict)
     guests_per_worker: int | None = None
     patience_s: float = 60.0
+    answer_s: float = 90.0
+    silence_s: float = 120.0
+    checked_share: float = 0.0
 
 
 @dataclass

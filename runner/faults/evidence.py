@@ -104,13 +104,18 @@ class EvidenceStore:
 
 def _report(target: Path, run: Run, error: RunnerError) -> str:
     taskset = run.taskset
-    again = [sys.executable, "-m", "runner", f"--config-dir={target.absolute()}", "experiment=alone"]
     return (
         f"task set {taskset.name!r} ({taskset.taskset_id}), place {run.set_idx} of submission {run.submission},"
         f" repetition {run.repetition}: given up after attempt {run.attempt}, on {run.machine}\n\n{error}\n\n"
         "to run it again, alone (with the overrides that this run had for its machines, see .hydra/overrides.yaml):\n"
-        f"  cd {shlex.quote(str(Path.cwd()))} && {shlex.join(again)}\n"
+        f"  {command_again(target)}\n"
     )
+
+
+def command_again(folder: Path) -> str:
+    """What a shell runs to measure the task set of such a folder again, alone."""
+    again = [sys.executable, "-m", "runner", f"--config-dir={folder.absolute()}", "experiment=alone"]
+    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(again)}"
 
 
 def experiment_alone(taskset: TaskSet) -> str:

@@ -277,6 +277,13 @@ class Task:
         """Nominal release of a job, after the start instant: O + kT."""
         return self.offset_ns + job_idx * (self.period_ns or 0)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For `pickle`, which knows no read-only mapping; what comes back was checked where it was made."""
+        return {**self.__dict__, "workload_args": dict(self.workload_args)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, workload_args=MappingProxyType(state["workload_args"]))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they go into tables and into the identity of the set.
 

@@ -130,6 +130,11 @@ class MonitorDispatcher:
                 raise one.open_error
         return MonitorChannel(tuple(one for one in listeners if one.open_error is None), self._put)
 
+    @property
+    def watched(self) -> bool:
+        """Whether any monitor listens to what `publish_fleet` tells."""
+        return any(one.overrides("__fleet_change__") for one in list(self._listeners))
+
     def publish_fleet(self, state: FleetState) -> None:
         """Tell every open monitor about the fleet: ten times a second at most, the newest state, and the last one always.
 

@@ -24,7 +24,7 @@ from runner.why.page import Page
 from runner.why.run import RunCase, look_at_run, run_page
 from runner.why.taskset import SetCase, look_at_not_begun, look_at_set, not_begun_page, set_page
 
-_MACHINE = re.compile(r"qemu\d+")
+_MACHINE = re.compile(r"([\w.-]+\.)?qemu\d+")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="?",
         metavar="SUBJECT",
         help="a task set: its taskset_id or the beginning of it, its place ('#12', from '#0'), its name;"
-        " or a machine (qemu1); nothing: the run",
+        " or a machine (qemu1; of a cluster's: WORKER.qemu1); nothing: the run",
     )
     parser.add_argument("--json", action="store_true", help="as data")
     options = parser.parse_args(arguments)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from runner.data.history import AttemptRow, DataSet, IncidentRow, MachineHistory, machine_history
 from runner.errors import UsageError
-from runner.paths import RunPaths
+from runner.paths import RunPaths, worker_of
 from runner.qemu.failure import tail
 from runner.run_folder.pulse import MachinePulse, read_pulse
 from runner.text.log_lines import Excerpt, search
@@ -36,6 +37,7 @@ class MachineCase:
     """All that is known of a machine.
 
     Attributes:
+        folder: Of its logs; those of a cluster's machine may have gone with its worker.
         now: What it is doing; None where it, or the run, is over.
         guests: What the run's machines are.
         console: What the guest's console showed last; from a panic on if there was one.
@@ -51,6 +53,17 @@ class MachineCase:
     console: tuple[str, ...]
     stderr: tuple[str, ...]
     log: Excerpt
+
+    @property
+    def gone(self) -> str:
+        """Why there are no logs of it; empty where there are, or should be."""
+        worker = worker_of(self.name)
+        if worker is None or self.folder.is_dir():
+            return ""
+        return (
+            f"{self.folder} is not there: worker {worker} did not see the run folder, kept them on its own computer, and removed"
+            " them when it ended"
+        )
 
     @property
     def aside_until_utc(self) -> str | None:
@@ -69,10 +82,10 @@ def look_at_machine(paths: RunPaths, database: DataSet | None, name: str) -> Mac
     Raises:
         UsageError: the run had no machine of that name.
     """
-    folder = paths.machines / name
+    folder = paths.logs(name)
     history = MachineHistory() if database is None else machine_history(database, name)
     if not (history.known or folder.is_dir()):
-        names = sorted(path.name for path in paths.machines.glob("*") if path.is_dir())
+        names = sorted(_names(paths))
         raise UsageError(
             f"the run had no machine {name!r}",
             where=str(paths.machines),
@@ -90,6 +103,13 @@ def look_at_machine(paths: RunPaths, database: DataSet | None, name: str) -> Mac
     )
 
 
+def _names(paths: RunPaths) -> Iterator[str]:
+    yield from (path.name for path in paths.machines.glob("*") if path.is_dir())
+    for worker in paths.workers.glob("*"):
+        inside = RunPaths(worker).machines.glob("*")
+        yield from (f"{worker.name}.{path.name}" for path in inside if path.is_dir())
+
+
 def machine_page(case: MachineCase) -> Page:
     """Put it into words."""
     history = case.history
@@ -100,7 +120,7 @@ def machine_page(case: MachineCase) -> Page:
         sections=(
             Section(
                 "where its task loader or SSH server is",
-                tuple(filter(None, [case.guests.address(case.name)])),
+                tuple(filter(None, [None if worker_of(case.name) else case.guests.address(case.name)])),
             ),
             Section("attempts, by outcome", tuple(f"{n} x {how}" for how, n in history.outcomes.items())),
             Section("faults, by whose doing they were", fault_lines(history.faults)),
@@ -117,7 +137,9 @@ def machine_page(case: MachineCase) -> Page:
             ),
             Section("the last words on its console", case.console),
             Section("the last words of QEMU", case.stderr),
-            log_section("its log, in local time", case.log),
+            Section("its logs", (case.gone,))
+            if case.gone
+            else log_section("its log, in local time", case.log),
         ),
     )
 

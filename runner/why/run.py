@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.data.history import DataSet, RunHistory, run_history
-from runner.paths import RunPaths
+from runner.paths import RunPaths, worker_of
 from runner.run_folder.pulse import Pulse, read_pulse
 from runner.text.log_lines import Excerpt, search
 from runner.why.guests import Guests, read_guests
@@ -24,7 +24,7 @@ from runner.why.page import (
 )
 
 _N_LINES = 10
-_N_SUBMISSIONS = 20
+_N_SUBMISSIONS = _N_WORKERS = 20
 _TROUBLE = re.compile(rb"^\S+ \S+ (?:WARNING|ERROR|CRITICAL)\s")
 # Who holds the run, or lets fewer machines work than are wanted, logs in this name.
 _HOLDING = re.compile(rb"^\S+ \S+ [A-Z]+ +runner\.gate: ")
@@ -107,6 +107,7 @@ def run_page(case: RunCase) -> Page:
             _holding_section(case),
             Section("faults, by whose doing they were", fault_lines(history.faults)),
             Section("machines", machines),
+            Section("where the logs of its workers' machines are", _worker_lines(case.folder, history)),
             Section("what the machines are", case.guests.lines),
             Section(f"bad task sets{_first_of(len(bad), n_bad)}", bad),
             Section(
@@ -178,6 +179,20 @@ def _machine_lines(pulse: Pulse) -> tuple[str, ...]:
         + (f" until {at(one.until_utc)}" if one.until_utc else "")
         for name, one in pulse.machines.items()
     )
+
+
+def _worker_lines(folder: Path, history: RunHistory) -> tuple[str, ...]:
+    workers = sorted({worker for one in history.machines if (worker := worker_of(one.name))})
+    lines = [
+        f"{worker}: {_place(folder, RunPaths(folder).workers / worker)}" for worker in workers[:_N_WORKERS]
+    ]
+    return (*lines, "…") if len(workers) > _N_WORKERS else tuple(lines)
+
+
+def _place(folder: Path, logs: Path) -> str:
+    if logs.is_dir():
+        return str(logs.relative_to(folder))
+    return "gone with the worker, which did not see the run folder"
 
 
 def _holding_section(case: RunCase) -> Section:
