@@ -14,7 +14,8 @@ from runner.assembly import check, kind_of
 from runner.cluster.agent import Setup
 from runner.cluster.crew import Crew
 from runner.cluster.pool import Equipment, pool
-from runner.config.plan import RunPlan, located
+from runner.config.making import located
+from runner.config.plan import RunPlan
 from runner.config.record import RunRecord
 from runner.data.history import reading
 from runner.data.progress import Progress, read_progress
@@ -214,7 +215,8 @@ class _Run:
             repeat=plan.repeat,
             reuse=reuse,
             folder=paths.folder,
-            reserves=plan.reserves,
+            # Each computer of a cluster has a limit of its own.
+            reserves=plan.reserves if crew is None else replace(plan.reserves, computer_limit=None),
             crew=crew,
             on_change=self._changed,
         )
