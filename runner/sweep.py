@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from types import FrameType
@@ -16,9 +17,9 @@ from runner.config.record import RunRecord, read_record
 from runner.config.resuming import Changes, complete_code, config_changes, read_manifest, refuse_changes
 from runner.errors import HostError, RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode
+from runner.files.durable import replace_text
 from runner.fleet import RunState
 from runner.monitors.progress import ProgressMonitor
-from runner.operator.control import Control, render
 from runner.operator.meter import Meter
 from runner.operator.sweep_watch import SweepWatch, SweptRun
 from runner.paths import RunPaths
@@ -35,6 +36,8 @@ _WORST_FIRST = (
     ExitCode.BAD_TASKSETS,
     ExitCode.OK,
 )
+# Of a control file; how many machines stays what it is, for when the run goes on.
+_STATE = re.compile(r"(?m)^state:.*$")
 
 
 class Sweep:
@@ -222,8 +225,7 @@ class Sweep:
         wanted = RunState.KILL if self._n_signals[signal.SIGINT] > 1 else RunState.DRAIN
         for run in watch.waiting:
             code = files.code(run.number)
-            begun = RunPaths(run.folder).control.exists()
-            if begun or code is not None:
+            if files.began(run.number):
                 watch.began(run.number)
             for line in files.new_lines(run.number, "err"):
                 watch.say(f"run {run.number + 1}: {line}")
@@ -231,7 +233,7 @@ class Sweep:
                 for line in files.new_lines(run.number, "out"):
                     self._campaign.tell(line)
                 watch.ended(run.number, code)
-            elif self._n_signals and begun:
+            elif self._n_signals and RunPaths(run.folder).control.exists():
                 _steer(RunPaths(run.folder), wanted)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -246,6 +248,7 @@ def _meter_of(plan: RunPlan) -> Meter | None:
 
 def _steer(paths: RunPaths, wanted: RunState) -> None:
     """Have a run end, on whichever computer it is, as the operator would."""
-    text = render(Control(0, wanted), 0)
-    if paths.control.read_text(encoding="utf-8") != text:
-        paths.control.write_text(text, encoding="utf-8")
+    text = paths.control.read_text(encoding="utf-8", errors="replace")
+    steered = _STATE.sub(f"state: {wanted.value}", text)
+    if steered != text:
+        replace_text(paths.control, steered)

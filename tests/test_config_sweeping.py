@@ -125,9 +125,14 @@ def test_what_refers_to_a_swept_value_is_checked_again(composer):
 
 
 def test_secrets_among_swept_values_are_refused(composer):
-    with pytest.raises(UsageError, match="holds a password"):
-        configs = composer.sweep(
-            composer.compose(["+machines.session.password=${oc.env:A},hunter2"], sweep=True)
-        )
-        for number in range(2):
-            configs.config(number)
+    configs = composer.sweep(
+        composer.compose(["+machines.session.password=${oc.env:A},${oc.env:B}"], sweep=True)
+    )
+    assert configs.config(1).machines._get_node("session")._get_node("password")._value() == "${oc.env:B}"
+    # From a config file; on the command line they are refused before.
+    common = composer.compose(["repeat=1,2"], sweep=True)
+    common.hydra.overrides.task = ["reuse=null,'mongodb://me:hunter2@host/'"]
+    configs = composer.sweep(common)
+    configs.config(0)
+    with pytest.raises(UsageError, match="reuse holds a password"):
+        configs.config(1)

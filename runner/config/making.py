@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -28,27 +29,37 @@ def made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - wh
             where=f"{key}._target_",
             next_step="name a class: _target_: my_module.MyClass",
         )
-    _refuse_code(OmegaConf.to_container(node, resolve=True), key)
+    arguments = OmegaConf.to_container(node, resolve=True)
+    _refuse_code(arguments, key)
+    assert isinstance(arguments, dict)  # noqa: S101 - as `node` is a DictConfig
+    target = arguments.pop("_target_")
     try:
-        return instantiate(node, _convert_="all", _recursive_=False, _partial_=not call)
-    except InstantiationException as exc:
-        cause = exc.__cause__
-        if isinstance(cause, RunnerError):
-            raise located(cause, key) from exc
-        if key == "machines.cluster.dask" and _is_missing(node["_target_"]):
-            raise UsageError(
-                f"{node['_target_']} is not installed",
-                where=key,
-                next_step="pip install 'rtfleet[cluster]', on every computer; or machines/cluster=none",
-            ) from exc
-        while cause is not None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        what = next(iter(str(cause or exc).splitlines()), "")
-        raise UsageError(
-            f"{node['_target_']} cannot be made: {type(cause or exc).__name__}: {what}",
+        # Hydra finds it, if it lets it be called at all; the arguments are plain values by now.
+        found = instantiate({"_target_": target, "_partial_": True}).func
+        return found(**arguments) if call else partial(found, **arguments)
+    except Exception as exc:
+        raise _refusal(exc, target, key) from exc
+
+
+def _refusal(exc: Exception, target: str, key: str) -> RunnerError:
+    """The error that names the node."""
+    cause = exc.__cause__ if isinstance(exc, InstantiationException) else exc
+    if isinstance(cause, RunnerError):
+        return located(cause, key)
+    if key == "machines.cluster.dask" and _is_missing(target):
+        return UsageError(
+            f"{target} is not installed",
             where=key,
-            next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
-        ) from exc
+            next_step="pip install 'rtfleet[cluster]', on every computer; or machines/cluster=none",
+        )
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    what = next(iter(str(cause or exc).splitlines()), "")
+    return UsageError(
+        f"{target} cannot be made: {type(cause or exc).__name__}: {what}",
+        where=key,
+        next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
+    )
 
 
 def _is_missing(target: str) -> bool:

@@ -38,6 +38,10 @@ class JobFiles:
         """No further job is to begin."""
         (self._folder / "stop").touch()
 
+    def began(self, number: int) -> bool:
+        """Whether a job is at work, or was."""
+        return self._path(number, "err").exists()
+
     def code(self, number: int) -> ExitCode | None:
         """What a job has ended with; None: it has not."""
         try:
