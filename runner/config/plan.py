@@ -151,8 +151,8 @@ def to_plan(config: DictConfig, *, known: RunPlan | None = None, changed: Collec
         parts |= _machines(config)
         parts["reuse"] = Path(config.reuse) if config.reuse is not None else None
     if "tasksets" in sections:
-        seed = config.tasksets.get("seed")
         parts["tasksets"] = made(config.tasksets, "tasksets")
+        seed = config.tasksets.get("seed")
         parts["seed"] = seed if isinstance(seed, int) else None
     if "monitors" in sections:
         parts["monitors"] = {
