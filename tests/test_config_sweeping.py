@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config.composer import ConfigComposer, ConfigPlaces
+from runner.config.errors import explained
 from runner.config.files import bound_config_files
 from runner.config.plan import to_plan
 from runner.config.schemas import register_schemas
@@ -92,8 +93,7 @@ def test_plans_are_those_of_each_config_by_itself(composer):
         for name in ("count", "repeat", "seed", "limit", "qemu", "policy", "reserves", "expected", "reset"):
             assert getattr(plan, name) == getattr(alone, name)
         assert [one.tasks for one in plan.tasksets.variants()] == [  # type: ignore[attr-defined] # a source
-            one.tasks
-            for one in alone.tasksets.variants()  # type: ignore[attr-defined] # a source
+            one.tasks for one in alone.tasksets.variants()
         ]
 
 
@@ -122,6 +122,33 @@ def test_what_refers_to_a_swept_value_is_checked_again(composer):
     assert configs.check(0, Path("/nowhere"), lambda own: None)
     with pytest.raises(UsageError, match=r"machines\.limit is 0"):
         configs.check(1, Path("/nowhere"), lambda own: None)
+
+
+def test_sweep_of_nothing_is_one_run(composer):
+    configs = composer.sweep(composer.compose(["machines=simulation", "repeat=2"], sweep=True))
+    assert (len(configs), configs.config(0).repeat) == (1, 2)
+
+
+def test_options_that_are_not_there_are_told_before_the_first_run(composer):
+    configs = composer.sweep(composer.compose(["machines=simulation,nowhere"], sweep=True))
+    configs.config(0)
+    with pytest.raises(MissingConfigException, match="nowhere"):
+        configs.subfolder(1)
+
+
+def test_other_sweepers_are_refused(composer):
+    common = composer.compose(["repeat=1,2", "hydra.sweeper._target_=own.Sweeper"], sweep=True)
+    with pytest.raises(UsageError, match="hydra/sweeper is not basic"):
+        composer.sweep(common)
+
+
+def test_launcher_that_is_not_installed_is_told_how_to_get(composer):
+    with pytest.raises(MissingConfigException) as caught:
+        composer.compose(["hydra/launcher=nowhere"], sweep=True)
+    error = explained(caught.value)
+    assert "there is no launcher 'nowhere'" in error.what
+    assert "joblib" in error.what  # is installed
+    assert "rtfleet[sweeps]" in error.next_step
 
 
 def test_secrets_among_swept_values_are_refused(composer):

@@ -31,12 +31,12 @@ def made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - wh
         )
     arguments = OmegaConf.to_container(node, resolve=True)
     _refuse_code(arguments, key)
-    assert isinstance(arguments, dict)  # noqa: S101 - as `node` is a DictConfig
-    target = arguments.pop("_target_")
+    target = str(node["_target_"])
+    named = {str(name): value for name, value in arguments.items() if name != "_target_"}  # type: ignore[union-attr] # a dictionary
     try:
         # Hydra finds it, if it lets it be called at all; the arguments are plain values by now.
         found = instantiate({"_target_": target, "_partial_": True}).func
-        return found(**arguments) if call else partial(found, **arguments)
+        return found(**named) if call else partial(found, **named)
     except Exception as exc:
         raise _refusal(exc, target, key) from exc
 
