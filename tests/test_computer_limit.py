@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from runner.admission.seats import Seats
 from runner.exit_codes import ExitCode
 from tests.cli import ROOT, run_cli, started_cli
 from tests.qemu_guests import PATIENCE_S, eventually
-from tests.test_cli_resume import assert_complete, status
+from tests.test_cli_resume import ask, assert_complete, status
 
 
 def test_seats_are_had_once(tmp_path):
@@ -109,15 +111,15 @@ def test_limits_that_make_no_sense_are_refused(tmp_path):
 @pytest.mark.guest
 def test_jobs_of_a_sweep_have_no_more_guests_than_one_run(tmp_path):
     """Two at a time, each of which wants two guests, where one run may have two."""
-    few = ("tasksets.utilizations=[0.3]", "tasksets.sets_per_utilization=4", "tasksets.hyperperiods=2")
+    few = ("tasksets.utilizations=[0.3]", "tasksets.sets_per_utilization=8", "tasksets.hyperperiods=2")
     at_once = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tasksets.seed=1,2")
     fleet = ("machines.count=2", "machines.limit=2")
-    seen = set()
-    with started_cli(tmp_path, "--multirun", "hydra.sweep.dir=sweep", *few, *fleet, *at_once) as process:
-        while process.poll() is None:
-            seen.add(sum(n_machines(tmp_path, f"sweep/{run}") for run in "01"))
-        _, stderr = process.communicate()
-    assert process.returncode == ExitCode.OK, stderr
-    assert max(seen) == 2
+    done = run_cli(tmp_path, "--multirun", "hydra.sweep.dir=sweep", *few, *fleet, *at_once)
+    assert done.returncode == ExitCode.OK, done.stderr
+    changes: list[tuple[float, int]] = []
     for run in "01":
-        assert_complete(tmp_path, f"sweep/{run}", 4)
+        assert_complete(tmp_path, f"sweep/{run}", 8)
+        for started_utc, wall_s in ask(tmp_path, "SELECT started_utc, wall_s FROM runs", f"sweep/{run}"):
+            began_s = datetime.fromisoformat(started_utc).timestamp()
+            changes += [(began_s, 1), (began_s + wall_s, -1)]
+    assert max(accumulate(change for _, change in sorted(changes))) <= 2
