@@ -7,7 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from runner.config.plan import RunPlan, located
+from runner.config.making import located
+from runner.config.plan import RunPlan
 from runner.errors import TaskSetError, UsageError
 from runner.hosts.base import AbstractHost
 from runner.hosts.board import check_boards

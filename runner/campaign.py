@@ -1,4 +1,4 @@
-"""One run, or the runs of a sweep: begun or resumed in their folders, one after the other, each to its exit code."""
+"""One run, by itself or as one of a sweep: begun or resumed in its folder, to its exit code."""
 
 from __future__ import annotations
 
@@ -7,180 +7,107 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from runner.config.composer import ConfigComposer, previewed, record_of, secrets_in, subfolder_of
+from runner.config.composer import ConfigComposer, record_of, secrets_in
 from runner.config.errors import explained, is_config_error
 from runner.config.masking import Masking
-from runner.config.plan import to_plan
+from runner.config.plan import RunPlan, to_plan
 from runner.config.record import RunRecord, read_record
-from runner.config.resuming import Changes, complete_code, config_changes, read_manifest, refuse_changes
+from runner.config.resuming import complete_code, read_manifest
 from runner.errors import RunnerError, UsageError, host_error
 from runner.exit_codes import ExitCode, exit_code_of
+from runner.monitors.progress import ProgressMonitor
 from runner.paths import RunPaths
 from runner.run import execute
 from runner.run_folder.files import Resumption
 from runner.run_folder.lock import RunLock, clear_leftovers
 
-# A sweep ends with the code that asks for attention most.
-_WORST_FIRST = (
-    ExitCode.BUG,
-    ExitCode.USAGE,
-    ExitCode.HOST,
-    ExitCode.STOPPED,
-    ExitCode.BAD_TASKSETS,
-    ExitCode.OK,
-)
 #: Ends after which something may be left to do.
-_RESUMABLE = (ExitCode.BUG, ExitCode.HOST, ExitCode.STOPPED)
+RESUMABLE = (ExitCode.BUG, ExitCode.HOST, ExitCode.STOPPED)
 _log = logging.getLogger("runner.cli")
 
 
-class Campaign:
-    """What one command carries out; tells on standard output and standard error how each run ended.
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How runs were asked for.
 
-    Args:
-        composer: Makes the configs.
-        masking: Is told the secrets of each.
-        resuming: Whether runs go on that have begun; otherwise they are refused.
+    Attributes:
+        resuming: Whether those go on that have begun; otherwise they are refused.
         accepted: Whether they go on though something has changed.
         shell_folder: Where the user is, for paths that are shown.
     """
 
-    def __init__(
-        self,
-        composer: ConfigComposer,
-        masking: Masking,
-        *,
-        resuming: bool,
-        accepted: bool,
-        shell_folder: Path,
-    ) -> None:
+    resuming: bool
+    accepted: bool
+    shell_folder: Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run's place in a sweep, which shows how far all are by one bar.
+
+    Attributes:
+        at_once: Whether others of it run at the same time: then what one fleet may have on this computer is for all of them.
+    """
+
+    at_once: bool = False
+
+    def of(self, plan: RunPlan) -> RunPlan:
+        """The plan, with what follows from that."""
+        monitors = {name: one for name, one in plan.monitors.items() if not isinstance(one, ProgressMonitor)}
+        has_guests = (plan.qemu or plan.genode) is not None
+        reserves = plan.reserves
+        if self.at_once and has_guests and reserves.computer_limit is None:
+            reserves = replace(reserves, computer_limit=plan.limit)
+        return replace(plan, monitors=monitors, reserves=reserves)
+
+
+class Campaign:
+    """Carries runs out; tells on standard output and standard error how each ended.
+
+    Args:
+        composer: Makes the configs.
+        masking: Is told the secrets of each.
+        manner: How it was asked for.
+    """
+
+    def __init__(self, composer: ConfigComposer, masking: Masking, manner: Manner) -> None:
         self._composer = composer
         self._masking = masking
-        self._resuming = resuming
-        self._accepted = accepted
-        self._shell_folder = shell_folder
+        self._manner = manner
 
     def run(self, config: DictConfig, folder: Path) -> ExitCode:
-        """One run, which raises nothing."""
-        code = self._run(config, folder)
-        if code in _RESUMABLE and RunPaths(folder).manifest.exists():
-            self._tell_how_to_resume(folder)
+        """One run by itself, which raises nothing."""
+        if self._manner.resuming and (code := self.complete(folder)) is not None:
+            return code
+        code = self.carry_out(config, folder)
+        if code in RESUMABLE and RunPaths(folder).manifest.exists():
+            self.tell_how_to_resume(folder)
         return code
 
-    def sweep(self, config: DictConfig, folder: Path) -> ExitCode:
-        """Run after run, until the operator stops one: who does so means all of them.
-
-        Raises:
-            UsageError: the sweep is not the one that was begun in this folder.
-            RunnerError: the config of one of its runs cannot be meant; none was begun. It says which, and with what values.
-        """
-        runs = self._composer.runs_of(config)
-        titles = self._validated(config, folder, runs)
-        codes = []
+    def complete(self, folder: Path) -> ExitCode | None:
+        """What a run has ended with that has nothing left to do, which is told; None for any other."""
         try:
-            _end_in_order()
-            folder.mkdir(parents=True, exist_ok=True)
-            with RunLock(folder):
-                clear_leftovers(folder)
-                self._begin_sweep(config, folder, runs)
-                for number, overrides in enumerate(runs):
-                    one = self._composer.run_of(config, overrides, number)
-                    codes.append(self._run(one, folder / subfolder_of(one), titles[number]))
-                    if codes[-1] is ExitCode.STOPPED:
-                        break
-        except OSError as exc:
-            raise host_error(exc, "hydra.sweep.dir") from exc
-        except KeyboardInterrupt:  # between two runs
-            codes.append(ExitCode.STOPPED)
-        code = next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
-        if code in _RESUMABLE and RunPaths(folder).sweep.exists():
-            self._tell_how_to_resume(folder)
+            code = complete_code(read_manifest(RunPaths(folder).manifest))
+        except UsageError as exc:
+            return self.show(exc, self._masking)
+        if code is not None:
+            self.tell(f"complete: {self._shown(folder)}")
         return code
 
-    def _validated(self, config: DictConfig, folder: Path, runs: list[list[str]]) -> list[str]:
-        """What each run is called, once every one that is still to be carried out has a plan.
+    def carry_out(self, config: DictConfig, folder: Path, part: Part | None = None) -> ExitCode:
+        """A run that is not complete; raises nothing.
 
-        Its objects are made for that, and thrown away.
+        Args:
+            part: What it is of a sweep; None: it is none of any.
         """
-        swept = [" ".join(one.values()) for one in self._composer.swept(record_of(config))]
-        for number, (overrides, values) in enumerate(zip(runs, swept, strict=True)):
-            try:
-                one = self._composer.run_of(config, overrides, number)
-                self._validate(one, folder / subfolder_of(one))
-            except Exception as exc:
-                if not (isinstance(exc, RunnerError) or is_config_error(exc)):
-                    raise
-                error = explained(exc)
-                raise type(error)(
-                    f"run {number} of the sweep ({values or 'the only one'}): {error.what}",
-                    where=error.where,
-                    next_step=error.next_step,
-                    evidence=error.evidence,
-                ) from exc
-        return [f"run {number + 1}/{len(runs)} {values}".rstrip() for number, values in enumerate(swept)]
-
-    def _validate(self, config: DictConfig, folder: Path) -> None:
-        if self._resuming and complete_code(read_manifest(RunPaths(folder).manifest)) is not None:
-            return
-        with previewed(config, folder) as own:
-            self._masking.learn(secrets_in(own))
-            if not config.hydra.job.chdir:  # otherwise relative paths mean something in its folder alone
-                to_plan(own)
-
-    def _begin_sweep(self, config: DictConfig, folder: Path, runs: list[list[str]]) -> None:
-        record = record_of(config)
-        if not RunPaths(folder).sweep.exists():
-            record.write_sweep(folder)
-            return
-        if not self._resuming:
-            raise UsageError(
-                f"{folder} holds another sweep",
-                where="hydra.sweep.dir",
-                next_step=f"resume={folder} goes on with it; or choose another folder",
-            )
-        before = read_record(folder)
-        changes = config_changes(before.config, record.config)
-        moved = self._moved(before, record)
-        if not self._accepted:
-            refuse_changes(folder, {**moved, **changes})
-        for number, overrides in enumerate(runs):
-            subfolder = subfolder_of(self._composer.run_of(config, overrides, number))
-            begun = RunPaths(folder / subfolder).record.exists()
-            if begun and f"run {number}" in moved:
-                was, _ = moved[f"run {number}"]
-                raise UsageError(
-                    f"run {number} of the sweep has begun, with {was}",
-                    where=str(folder / subfolder),
-                    next_step="what is swept can only be added to, at its end; otherwise start a new sweep",
-                )
-        if moved or changes:
-            record.write_sweep(folder)
-
-    def _moved(self, before: RunRecord, now: RunRecord) -> Changes:
-        """Runs of a sweep that are not what they were."""
-        old, new = (
-            [" ".join(one.values()) for one in self._composer.swept(record)] for record in (before, now)
-        )
-        length = max(len(old), len(new))
-        padded = ([*ones, *["(not there)"] * (length - len(ones))] for ones in (old, new))
-        return {f"run {number}": (a, b) for number, (a, b) in enumerate(zip(*padded, strict=True)) if a != b}
-
-    def _run(self, config: DictConfig, folder: Path, title: str = "") -> ExitCode:
-        paths = RunPaths(folder)
         try:
-            _end_in_order()
-            if self._resuming:
-                code = complete_code(read_manifest(paths.manifest))
-                if code is not None:
-                    self._print(f"complete: {self._shown(folder)}")
-                    return code
-            if title:
-                print(title, file=sys.stderr, flush=True)
-            return self._run_locked(config, folder)
+            end_in_order()
+            return self._run_locked(config, folder, part)
         except KeyboardInterrupt:
             print("stopped before anything was measured", file=sys.stderr)
             return ExitCode.STOPPED
@@ -189,27 +116,35 @@ class Campaign:
         except Exception as exc:  # noqa: BLE001 - the next run of a sweep must go on
             return self.show(explained(exc), self._masking)
 
-    def _run_locked(self, config: DictConfig, folder: Path) -> ExitCode:
+    def _run_locked(self, config: DictConfig, folder: Path, part: Part | None) -> ExitCode:
         folder.mkdir(parents=True, exist_ok=True)
         codes = []
         with RunLock(folder):
             clear_leftovers(folder)
-            before = read_record(folder) if self._resuming and RunPaths(folder).record.exists() else None
+            before = (
+                read_record(folder) if self._manner.resuming and RunPaths(folder).record.exists() else None
+            )
             self._composer.carry_out(
                 config,
                 folder,
-                lambda own: codes.append(self._measure(own, record_of(config), folder, before)),
+                lambda own: codes.append(self._measure(own, record_of(config), folder, before, part)),
             )
         return codes[0]
 
     def _measure(
-        self, config: DictConfig, record: RunRecord, folder: Path, before: RunRecord | None
+        self,
+        config: DictConfig,
+        record: RunRecord,
+        folder: Path,
+        before: RunRecord | None,
+        part: Part | None,
     ) -> ExitCode:
         """What is logged from here on is in the run folder."""
         self._masking.learn(secrets_in(config))
-        resumption = Resumption(before, self._accepted) if before is not None else None
+        resumption = Resumption(before, self._manner.accepted) if before is not None else None
         try:
-            code = execute(to_plan(config), folder, record, resumption=resumption, mask=self._masking.mask)
+            plan = to_plan(config) if part is None else part.of(to_plan(config))
+            code = execute(plan, folder, record, resumption=resumption, mask=self._masking.mask)
         except Exception as exc:  # noqa: BLE001 - the main thread's top
             if isinstance(exc, RunnerError) or is_config_error(exc):
                 _log.info("the run ends with an error", exc_info=True)
@@ -222,13 +157,13 @@ class Campaign:
                 next_step="please report it, with that log",
             )
             return self.show(bug, self._masking)
-        self._print(f"run folder: {self._shown(folder)}")
+        self.tell(f"run folder: {self._shown(folder)}")
         if code is ExitCode.BAD_TASKSETS:
             why = f"python -m runner.why {shlex.quote(self._shown(folder))}"
             print(f"some task sets are bad; why: {why}", file=sys.stderr)
         return code
 
-    def _tell_how_to_resume(self, folder: Path) -> None:
+    def tell_how_to_resume(self, folder: Path) -> None:
         print(
             f"to go on: python -m runner resume={shlex.quote(self._shown(folder))}",
             file=sys.stderr,
@@ -237,11 +172,12 @@ class Campaign:
 
     def _shown(self, path: Path) -> str:
         """A path as short as it can be typed."""
-        near = path.is_relative_to(self._shell_folder)
-        return str(path.relative_to(self._shell_folder)) if near else str(path)
+        near = path.is_relative_to(self._manner.shell_folder)
+        return str(path.relative_to(self._manner.shell_folder)) if near else str(path)
 
     @staticmethod
-    def _print(line: str) -> None:
+    def tell(line: str) -> None:
+        """A line on the standard output."""
         try:
             print(line, flush=True)
         except BrokenPipeError:  # `python -m runner | head`: what was measured counts, not who reads along
@@ -254,7 +190,7 @@ class Campaign:
         return exit_code_of(error)
 
 
-def _end_in_order() -> None:
+def end_in_order() -> None:
     """Have SIGINT and SIGTERM raise from here on: what is begun is to be taken back. A run has its own way with them.
 
     While configs are composed they end the program at once (`runner.__main__`): libraries may lose an exception there.

@@ -17,7 +17,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from runner.campaign import Campaign
+from runner.campaign import Campaign, Manner
 from runner.config.composer import ConfigComposer, ConfigPlaces, folder_of
 from runner.config.errors import explained
 from runner.config.files import bound_config_files
@@ -30,11 +30,13 @@ from runner.errors import UsageError
 from runner.exit_codes import ExitCode
 from runner.monitors.listener import MonitorThread
 from runner.paths import RunPaths
+from runner.sweep import Sweep
+from runner.sweep_job import SweepJob
 from runner.text.secrets import literal_secrets, masked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line says; returns the exit code. `--multirun` runs several, one after the other."""
+    """Run what the command line says; returns the exit code. `--multirun` runs several."""
     # What is measured is its user's, as are the sockets of guests and whatever else lies in a run folder.
     os.umask(0o077)
     # Otherwise Hydra prints errors in its own way and ends with 1.
@@ -93,14 +95,13 @@ def _carry_out(arguments: list[str], masking: Masking) -> int:
     with ConfigComposer(places) as composer:
         config = composer.compose(request.overrides, sweep=sweep)
         folder = request.resume or folder_of(config, sweep=sweep)
-        campaign = Campaign(
-            composer,
-            masking,
-            resuming=request.resume is not None,
-            accepted=request.accepted,
-            shell_folder=shell_folder,
+        how = Manner(
+            resuming=request.resume is not None, accepted=request.accepted, shell_folder=shell_folder
         )
-        return campaign.sweep(config, folder) if sweep else campaign.run(config, folder)
+        campaign = Campaign(composer, masking, how)
+        if not sweep:
+            return campaign.run(config, folder)
+        return Sweep(composer, campaign, masking, SweepJob(places, config, folder, how)).run()
 
 
 def _refuse_secret(argument: str) -> None:

@@ -298,7 +298,12 @@ class Distributor(Steerable):
             self._roster.kill()
         else:
             with self._gate.starting():
-                target, allowed = self._target(), 0 if self._over else self._gate.at_most(self._max)
+                useful = 0 if self._over or self._closed else self._useful()
+                self._gate.claim(useful)
+                target, allowed = (
+                    self._gate.at_most(useful),
+                    0 if self._over else self._gate.at_most(self._max),
+                )
                 self._roster.rescale(target, allowed, paused=held)
         waiting = not (self._over or self._closed or self._state is RunState.KILL or self._queue.drained)
         if waiting and not self._gate.held and (error := self._roster.despair(self._max)) is not None:
@@ -310,13 +315,10 @@ class Distributor(Steerable):
     def _over(self) -> bool:
         return self._state is RunState.DRAIN or self._error is not None
 
-    def _target(self) -> int:
-        if self._over:
-            return 0
-        allowed = self._gate.at_most(max(0, self._max - self._roster.n_unfit))
-        n_left = self._queue.n_left
-        # A machine more than there are task sets would boot for nothing.
-        return allowed if n_left is None else min(allowed, n_left + self._queue.n_running)
+    def _useful(self) -> int:
+        """How many machines would have something to do: one more than there are task sets would boot for nothing."""
+        n_left, fit = self._queue.n_left, max(0, self._max - self._roster.n_unfit)
+        return fit if n_left is None else min(fit, n_left + self._queue.n_running)
 
     def _new_machine(self, name: str, standing: Standing) -> Machine:
         return Machine(

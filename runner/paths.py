@@ -67,6 +67,11 @@ class RunPaths:
         return self.folder / "multirun.yaml"
 
     @property
+    def jobs(self) -> Path:
+        """In the folder of a sweep, while its runs are jobs of a launcher: what they tell."""
+        return self.folder / ".jobs"
+
+    @property
     def parquet(self) -> Path:
         """Where the Parquet files go unless the config says otherwise."""
         return self.folder / "parquet"

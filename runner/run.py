@@ -6,11 +6,13 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from runner.assembly import check
 from runner.cluster.crew import Crew
-from runner.config.plan import RunPlan, located
+from runner.config.making import located
+from runner.config.plan import RunPlan
 from runner.config.record import RunRecord
 from runner.data.history import reading
 from runner.data.progress import Progress, read_progress
@@ -181,7 +183,8 @@ class _Run:
             repeat=plan.repeat,
             reuse=reuse,
             folder=paths.folder,
-            reserves=plan.reserves,
+            # Each computer of a cluster has a limit of its own.
+            reserves=plan.reserves if crew is None else replace(plan.reserves, computer_limit=None),
             crew=crew,
             on_change=self._changed,
         )

@@ -36,7 +36,8 @@ RANKS = (
     " tasksets.growing tasksets.boundary tasksets.bulk confidence expectations data.schema data.features"
     " data.meanings data.dictionary data.views submission qemu"
     " qemu.architectures qemu.command qemu.contradictions qemu.failure qemu.image qemu.saved_state"
-    " config.generators config.monitors config.machines config.plan config.composer config.errors config.files config.record"
+    " config.generators config.monitors config.machines config.making config.plan config.sweeping config.launching"
+    " config.composer config.errors config.files config.record"
     " config.expected config.schemas config.resuming"
     " config.masking task_loader.wire task_loader.decoder identity disturbance mailbox mailbox.layout"
     " mailbox.reply mailbox.request genode genode.descriptions genode.framing genode.goal genode.matching"
@@ -49,8 +50,9 @@ RANKS = (
     " monitors.dispatcher monitors.listener data.rows data.database data.ideal data.record data.ledger data.progress"
     " data.reuse data.audit data.history data.set_history run_folder.pulse data.parquet data.reading data.batch"
     " monitors.batching queue.retries"
-    " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher operator.status operator.signals"
-    " run_folder.lock admission.readings admission.gate operator.screen operator.attachment"
+    " queue.supply queue.lease queue.taskset_queue queue.jobs operator.control_watcher"
+    " operator.meter operator.sweep_watch operator.status operator.signals"
+    " run_folder.lock run_folder.jobs admission.readings admission.seats admission.gate operator.screen operator.attachment"
     " cluster.wire cluster.messages",
     "sessions.genode sessions.mailbox sessions.simulation sessions.ssh sessions.ssh_connection"
     " monitors.logging monitors.progress"
@@ -62,8 +64,8 @@ RANKS = (
     "distributor cluster.relay",
     "cluster.agent",
     "cluster.pool cluster.slurm",
-    "operator.terminal run_folder.guests run_folder.manifest assembly workers run_folder.files run"
-    " campaign cli check console convert disagreements"
+    "operator.terminal run_folder.guests run_folder.manifest assembly workers run_folder.files run campaign"
+    " sweep sweep_job cli check console convert disagreements"
     " why why.page why.guests why.run why.taskset why.verdict why.machine why.__main__ report report.acceptance report.after_run"
     " report.canvas report.disagreements report.expected"
     " report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
@@ -89,7 +91,9 @@ HOMES = {
     "numba": {"runner.compiled"},
     "invoke": set[str](),  # Fabric's lower half
     "hydra": {
-        "runner.config.plan",
+        "runner.config.making",
+        "runner.config.sweeping",
+        "runner.config.launching",
         "runner.config.schemas",
         "runner.config.composer",
         "runner.config.errors",
@@ -101,15 +105,19 @@ HOMES = {
         "runner.config.generators",
         "runner.config.machines",
         "runner.config.monitors",
+        "runner.config.making",
         "runner.config.plan",
+        "runner.config.sweeping",
+        "runner.config.launching",
         "runner.config.composer",
         "runner.config.errors",
         "runner.config.record",
         "runner.config.schemas",
         "runner.campaign",
+        "runner.sweep_job",
         "runner.cli",
     },
-    "tqdm": {"runner.monitors.progress"},
+    "tqdm": {"runner.operator.meter"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.operator.control_watcher"},
     "sqlite3": {

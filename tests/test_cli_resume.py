@@ -97,11 +97,37 @@ def assert_complete(folder: Path, run: str = "run", n_sets: int = N_SETS) -> Non
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """What the run measures that nobody interrupts."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run is that nobody has interrupted; to be copied."""
+    folder = tmp_path_factory.mktemp("whole")
     assert run_cli(folder, *IDEAL).returncode == ExitCode.OK
-    return ask(folder, JOBS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole: Path) -> list[tuple[Any, ...]]:
+    """What it measures."""
+    return ask(whole, JOBS)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was killed in the middle; to be copied."""
+    folder = tmp_path_factory.mktemp("killed")
+    stopped(folder, signal.SIGKILL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was stopped in order; to be copied."""
+    folder = tmp_path_factory.mktemp("drained")
+    stopped(folder, signal.SIGTERM)
+    return folder
+
+
+def copied(folder: Path, to: Path) -> None:
+    shutil.copytree(folder / "run", to / "run")
 
 
 def stopped(
@@ -164,8 +190,8 @@ def test_run_may_be_killed_again_and_again(tmp_path, undisturbed):
     assert ask(tmp_path, JOBS) == undisturbed
 
 
-def test_run_that_is_complete_says_so_and_changes_nothing(tmp_path):
-    assert run_cli(tmp_path, *IDEAL).returncode == ExitCode.OK
+def test_run_that_is_complete_says_so_and_changes_nothing(tmp_path, whole):
+    copied(whole, tmp_path)
     before = content(tmp_path / "run")
     for more in ((), ("machines.count=3",), ("changes=accept", "tasksets.seed=9")):
         done = run_cli(tmp_path, "resume=run", *more)
@@ -194,9 +220,9 @@ def test_bad_sets_stay_bad_and_the_code_stays_what_it_was(tmp_path):
     assert status(tmp_path)["tasksets"]["bad"] == 1
 
 
-def test_run_that_ended_before_its_end_was_noted_is_finished(tmp_path):
+def test_run_that_ended_before_its_end_was_noted_is_finished(tmp_path, whole):
     """All is measured, but the runner died before Parquet and manifest were written."""
-    assert run_cli(tmp_path, *IDEAL).returncode == ExitCode.OK
+    copied(whole, tmp_path)
     known = manifest(tmp_path)
     del known["ended"]
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(known))
@@ -227,8 +253,8 @@ def test_one_runner_per_folder(tmp_path):
     assert_complete(tmp_path)
 
 
-def test_changed_config_is_refused_key_by_key_unless_accepted(tmp_path):
-    stopped(tmp_path, signal.SIGTERM)
+def test_changed_config_is_refused_key_by_key_unless_accepted(tmp_path, drained):
+    copied(drained, tmp_path)
     before = content(tmp_path / "run")
     added = ("machines.count=4", "~monitors.summary", "machines.session.realtime_factor=null")
     refused = run_cli(tmp_path, "resume=run", *added)
@@ -251,8 +277,8 @@ def test_changed_config_is_refused_key_by_key_unless_accepted(tmp_path):
     assert "machines: 4" in (tmp_path / "run" / "control.yaml").read_text()
 
 
-def test_accepted_changes_hold_from_then_on(tmp_path):
-    stopped(tmp_path, signal.SIGTERM)
+def test_accepted_changes_hold_from_then_on(tmp_path, drained):
+    copied(drained, tmp_path)
     stopped(
         tmp_path,
         signal.SIGKILL,
@@ -267,8 +293,8 @@ def test_accepted_changes_hold_from_then_on(tmp_path):
     assert second["changes"] == {}
 
 
-def test_other_task_sets_are_refused_even_if_accepted(tmp_path):
-    stopped(tmp_path, signal.SIGTERM)
+def test_other_task_sets_are_refused_even_if_accepted(tmp_path, drained):
+    copied(drained, tmp_path)
     refused = run_cli(tmp_path, "resume=run", "tasksets.seed=99", "changes=accept")
     assert refused.returncode == ExitCode.USAGE
     assert "yields another one" in refused.stderr
@@ -282,8 +308,8 @@ def test_other_task_sets_are_refused_even_if_accepted(tmp_path):
         (("guest",), {"image_sha256": "ab" * 32}, f'guest image: "{"ab" * 29}'),
     ],
 )
-def test_another_program_simulator_or_image_is_refused(tmp_path, place, value, words):
-    stopped(tmp_path, signal.SIGTERM)
+def test_another_program_simulator_or_image_is_refused(tmp_path, drained, place, value, words):
+    copied(drained, tmp_path)
     known = manifest(tmp_path)
     inner = known
     for name in place[:-1]:
@@ -313,8 +339,8 @@ def test_changed_config_file_is_noticed(tmp_path):
     assert_complete(tmp_path)
 
 
-def test_run_folder_may_have_moved(tmp_path):
-    stopped(tmp_path, signal.SIGKILL)
+def test_run_folder_may_have_moved(tmp_path, killed):
+    copied(killed, tmp_path)
     (tmp_path / "run").rename(tmp_path / "a b")
     done = run_cli(tmp_path, "resume=a b")
     assert done.returncode == ExitCode.OK, done.stderr
@@ -335,9 +361,9 @@ CONTROLS = {
 
 
 @pytest.mark.parametrize("case", CONTROLS)
-def test_old_control_file_is_followed_but_for_the_end_that_it_asked_for(tmp_path, case):
+def test_old_control_file_is_followed_but_for_the_end_that_it_asked_for(tmp_path, killed, case):
     text, wanted, stays = CONTROLS[case]
-    stopped(tmp_path, signal.SIGKILL)
+    copied(killed, tmp_path)
     path = tmp_path / "run" / "control.yaml"
     path.unlink()
     if text is not None:
@@ -351,8 +377,8 @@ def test_old_control_file_is_followed_but_for_the_end_that_it_asked_for(tmp_path
     assert f"machines: {wanted[0]}" in path.read_text()
 
 
-def test_paused_run_stays_paused_and_says_so(tmp_path):
-    stopped(tmp_path, signal.SIGKILL)
+def test_paused_run_stays_paused_and_says_so(tmp_path, killed):
+    copied(killed, tmp_path)
     path = tmp_path / "run" / "control.yaml"
     path.write_text("machines: 2\nstate: pause\n")
     n_before = n_recorded(tmp_path)
@@ -393,8 +419,8 @@ NOT_RESUMED = {
 
 
 @pytest.mark.parametrize("case", NOT_RESUMED)
-def test_what_cannot_be_resumed_says_why(tmp_path, case):
-    assert run_cli(tmp_path, *IDEAL).returncode == ExitCode.OK
+def test_what_cannot_be_resumed_says_why(tmp_path, whole, case):
+    copied(whole, tmp_path)
     argument, words = NOT_RESUMED[case]
     refused = run_cli(tmp_path, *(() if argument.startswith("resume") else ("resume=run",)), argument)
     assert refused.returncode == ExitCode.USAGE
@@ -422,8 +448,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_damaged_files_are_refused_by_name(tmp_path, case):
-    stopped(tmp_path, signal.SIGKILL)
+def test_damaged_files_are_refused_by_name(tmp_path, killed, case):
+    copied(killed, tmp_path)
     name, damage = DAMAGES[case]
     for path in (tmp_path / "run").glob(f"{name}*"):
         path.unlink()
@@ -435,9 +461,9 @@ def test_damaged_files_are_refused_by_name(tmp_path, case):
     assert not (tmp_path / "x").exists()
 
 
-def test_run_that_was_stored_but_had_not_begun_is_started(tmp_path):
+def test_run_that_was_stored_but_had_not_begun_is_started(tmp_path, killed):
     """As a crash between config and manifest leaves it; and one before both is told."""
-    stopped(tmp_path, signal.SIGKILL)
+    copied(killed, tmp_path)
     record = tmp_path / "run" / ".hydra"
     kept = content(record)
     shutil.rmtree(tmp_path / "run")
@@ -458,8 +484,8 @@ def test_run_that_was_stored_but_had_not_begun_is_started(tmp_path):
     assert "nothing was measured" in refused.stderr
 
 
-def test_config_can_be_shown_of_a_run(tmp_path):
-    stopped(tmp_path, signal.SIGKILL)
+def test_config_can_be_shown_of_a_run(tmp_path, killed):
+    copied(killed, tmp_path)
     shown = run_cli(tmp_path, "--cfg", "job", "--package", "machines.count", "resume=run")
     assert (shown.returncode, shown.stdout) == (0, "2\n")
 

@@ -39,10 +39,12 @@ class Reserves:
     Attributes:
         memory_mib: Memory that stays available.
         disk_mib: Free space of the run folder's file system below which no further task set is started.
+        computer_limit: Machines at most on this computer, of all runs that name such a limit; None: this one does not count.
     """
 
     memory_mib: int = 256
     disk_mib: int = 64
+    computer_limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.admission.capacity import Admission, Needs, Reserves, decide, port_taken, refuse
 from runner.admission.holds import Holds, Notices
 from runner.admission.readings import holder_of, read_host, taken_port
+from runner.admission.seats import Seats
 from runner.errors import HostShortage
 from runner.shortage import as_shortage
 
@@ -56,6 +57,8 @@ class Gate:
         self._refused_since_s: float | None = None
         self._unread = ""
         self._notices = Notices()
+        self._seats = Seats(reserves.computer_limit) if reserves.computer_limit is not None else None
+        self._claimed = 0
         self._wanted = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gate")
@@ -88,10 +91,21 @@ class Gate:
         self._ended.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        if self._seats is not None:
+            self._seats.hold(0)
 
     def want(self, n_machines: int) -> None:
         """How many machines the operator wants from now on: that there may be fewer is worth a line."""
         self._wanted = n_machines
+
+    def claim(self, n_machines: int) -> None:
+        """Take seats for so many machines, where this computer has a limit for all runs; those beyond are given back."""
+        if self._seats is None:
+            return
+        allowed = self._admission.n_machines
+        wanted = n_machines if allowed is None else min(n_machines, allowed)
+        self._claimed = max(wanted, len(self._machines))
+        self._seats.hold(self._claimed)
 
     @property
     def held(self) -> str:
@@ -103,15 +117,22 @@ class Gate:
         """As many of these machines as there may be; while anything holds or could not be had, no more than there are."""
         allowed = self._admission.n_machines
         n_machines = n_machines if allowed is None else min(n_machines, allowed)
+        if self._seats is not None:
+            n_machines = min(n_machines, self._seats.held)
         return min(n_machines, len(self._machines)) if self._refused or self.held else n_machines
 
     @property
     def shortage(self) -> str:
         """Why there are fewer machines than are wanted; empty if there may be as many."""
         allowed = self._admission.n_machines
-        return self._refused or (
-            self._admission.why if allowed is not None and allowed < self._wanted else ""
-        )
+        if self._refused or (allowed is not None and allowed < self._wanted):
+            return self._refused or self._admission.why
+        if self._seats is not None and self._seats.held < self._claimed:
+            return (
+                f"other runs have the rest of the {self._seats.limit} machines that this computer may have"
+                " (machines.admission.computer_limit)"
+            )
+        return ""
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -158,6 +179,8 @@ class Gate:
         self.look_at_monitors()
         with self._lock:
             changed = self._look_at_host()
+        if self._seats is not None and (n_held := self._seats.held) < self._claimed:
+            changed = self._seats.hold(self._claimed) > n_held or changed
         refused, self._refused = self._refused, ""
         if not refused and self._machines:
             self._refused_since_s = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,19 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import env_override, run_job
+from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config.plan import CONF_FOLDER
 from runner.config.record import RunRecord
+from runner.config.sweeping import SweptConfigs
 from runner.errors import UsageError
 from runner.text.secrets import literal_secrets, secret_values
 
 JOB_NAME = "runner"
-_ONE_KIND = {
-    "sweeper": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-}
+_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True)
@@ -99,23 +96,25 @@ class ConfigComposer:
         several = {key: ones for key, ones in parsed.items() if len(ones) > 1}
         return [dict(zip(several, run, strict=True)) for run in itertools.product(*several.values())]
 
-    def runs_of(self, config: DictConfig) -> list[list[str]]:
-        """The overrides of each run of a sweep, in their order."""
-        return [list(run) for run in itertools.product(*self._parsed(config).values())]
+    def sweep(self, config: DictConfig) -> SweptConfigs:
+        """The configs of a sweep's runs, in their order."""
+        runs = [list(run) for run in itertools.product(*self._parsed(config).values())]
+        return SweptConfigs(
+            lambda overrides, number: self.run_of(config, overrides, number), self._parser, runs
+        )
 
     def _parsed(self, config: DictConfig) -> dict[str, list[str]]:
         """Key -> its overrides, several where it is swept; as Hydra's own sweeper takes them."""
-        for part, known in _ONE_KIND.items():
-            if OmegaConf.select(config, f"hydra.{part}._target_") != known:
-                raise UsageError(
-                    f"hydra/{part} is not basic",
-                    where=f"hydra.{part}",
-                    next_step="leave it out: the runs of a sweep are made here, one after the other",
-                )
+        if OmegaConf.select(config, "hydra.sweeper._target_") != _SWEEPER:
+            raise UsageError(
+                "hydra/sweeper is not basic",
+                where="hydra.sweeper",
+                next_step="leave it out: which runs a sweep has must be known before the first",
+            )
         texts = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         texts += OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # type: ignore[arg-type] # a list
         parsed: dict[str, list[str]] = {}
-        for one in OverridesParser.create(config_loader=self._made.config_loader).parse_overrides(texts):
+        for one in self._parser.parse_overrides(texts):
             key = one.get_key_element()
             if not one.is_sweep_override():
                 parsed[key] = [f"{key}={one.get_value_element_as_str()}"]
@@ -153,6 +152,10 @@ class ConfigComposer:
         )
 
     @property
+    def _parser(self) -> OverridesParser:
+        return OverridesParser.create(config_loader=self._made.config_loader)
+
+    @property
     def _made(self) -> Hydra:
         if self._hydra is None:
             raise UsageError("ConfigComposer used outside of its `with` block", next_step="enter it first")
@@ -169,29 +172,6 @@ def folder_of(config: DictConfig, *, sweep: bool) -> Path:
     """Where Hydra's part of the config wants the run, or the sweep, to be."""
     HydraConfig.instance().set_config(config)
     return Path(os.path.abspath(config.hydra.sweep.dir if sweep else config.hydra.run.dir))
-
-
-def subfolder_of(config: DictConfig) -> str:
-    """Where a run of a sweep is, within the sweep's folder."""
-    HydraConfig.instance().set_config(config)
-    return str(config.hydra.sweep.subdir)
-
-
-@contextmanager
-def previewed(config: DictConfig, folder: Path) -> Iterator[DictConfig]:
-    """The config as the run in `folder` will see it, without Hydra's part and without anything being written.
-
-    Inside of the block references lead where they will lead in the run. The config that is given is left as it is.
-    """
-    own = copy.deepcopy(config)
-    with open_dict(own), read_write(own.hydra), read_write(own.hydra.runtime):
-        own.hydra.run.dir = own.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(own)
-    task = copy.deepcopy(own)
-    with open_dict(task), read_write(task):
-        del task["hydra"]
-    with env_override(OmegaConf.to_container(own.hydra.job.env_set, resolve=True)):  # type: ignore[arg-type] # a dictionary
-        yield task
 
 
 def secrets_in(config: DictConfig) -> frozenset[str]:

@@ -73,6 +73,12 @@ def _no_such_option(exc: MissingConfigException) -> UsageError:
     # Hydra lists them unless several may be chosen.
     options = exc.options or sorted(path.stem for path in (CONF_FOLDER / group).glob("*.yaml"))
     options = [option for option in options if not option.startswith("base_")]
+    if group == "hydra/launcher":
+        return UsageError(
+            f"there is no launcher {name!r}; there are: {', '.join(options)}",
+            where=group,
+            next_step="pip install 'rtfleet[sweeps]' has joblib, submitit_local and submitit_slurm",
+        )
     return UsageError(f"{group} has no option {name!r}", where=group, next_step=_nearest(name, options))
 
 

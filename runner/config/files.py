@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -39,6 +40,17 @@ def bound_config_files() -> None:
     """Have Hydra read files through `BoundedFiles` from now on."""
     Plugins.instance()  # registers its own reader, once
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = BoundedFiles
+
+
+@contextmanager
+def unbound_config_files() -> Iterator[None]:
+    """As Hydra has it while the block lasts: for what is handed to processes in which Hydra registers its own reader."""
+    types = SourcesRegistry.instance().types
+    types[FileConfigSource.scheme()] = FileConfigSource
+    try:
+        yield
+    finally:
+        types[FileConfigSource.scheme()] = BoundedFiles
 
 
 def check_size(path: Path, max_values: int = MAX_VALUES) -> None:

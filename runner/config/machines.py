@@ -185,13 +185,24 @@ def to_limits(config: DictConfig) -> DisturbanceLimits:
 
 def to_reserves(config: DictConfig) -> Reserves:
     values = _not_negative(config, "machines.admission")
-    return Reserves(memory_mib=values["memory_reserve_mib"], disk_mib=values["disk_reserve_mib"])
+    limit = config.computer_limit
+    if limit is not None and not 1 <= limit <= MAX_MACHINES:
+        raise UsageError(
+            f"machines.admission.computer_limit is {excerpt(limit)}",
+            where="machines.admission.computer_limit",
+            next_step=f"set 1 … {MAX_MACHINES}, or null for none",
+        )
+    return Reserves(
+        memory_mib=values["memory_reserve_mib"],
+        disk_mib=values["disk_reserve_mib"],
+        computer_limit=limit,
+    )
 
 
 def _not_negative(config: DictConfig, key: str) -> dict[str, int]:
     values = {str(name): value for name, value in config.items()}
     for name, value in values.items():
-        if value < 0:
+        if value is not None and value < 0:
             where = f"{key}.{name}"
             raise UsageError(
                 f"{where} is {excerpt(value)}, must be 0 or more", where=where, next_step=f"set {where}=…"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from runner.admission.capacity import Reserves
@@ -31,8 +28,9 @@ from runner.config.machines import (
     to_reserves,
     to_reset,
 )
+from runner.config.making import made
 from runner.disturbance import DisturbanceLimits
-from runner.errors import RunnerError, UsageError
+from runner.errors import UsageError
 from runner.expectations import Expectations
 from runner.specs import (
     BoardSpec,
@@ -64,8 +62,6 @@ SECTIONS: Mapping[str, Any] = MappingProxyType(
         "machines.cluster": config_schemas.ClusterConf,
     }
 )
-# What would change how Hydra makes an object; nobody needs it here.
-_HYDRA_KEYS = frozenset({"_args_", "_convert_", "_partial_", "_recursive_"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,60 +133,71 @@ class RunPlan:
     cluster: ClusterPlan | None = None
 
 
-def to_plan(config: DictConfig) -> RunPlan:
+def to_plan(config: DictConfig, *, known: RunPlan | None = None, changed: Collection[str] = ()) -> RunPlan:
     """The frozen plan of a composed config.
+
+    Args:
+        known: The plan of a config that differs from this one in no other top-level sections than `changed`: what the rest
+            comes to is taken over from it.
 
     Raises:
         UsageError: when a value is missing, or values contradict each other; names the key in full.
         OmegaConfBaseException: when a value refers to a key that is not there.
     """
-    _refuse_unknown(config, "")
-    _check_sections(config)
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
-    if missing:
-        raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
-    machines = config.machines
-    cluster = _cluster(config)
-    # With a cluster the limit is each computer's; what the workers can hold bounds the fleet.
-    limit = machines.limit if cluster is None else MAX_MACHINES
-    check_counts(machines.count, limit)
+    sections = {str(key) for key in config} if known is None else set(changed)
+    _check_keys(config, sections)
     if not 1 <= config.repeat <= MAX_REPEAT:
         raise UsageError(
             f"repeat is {excerpt(config.repeat)}",
             where="repeat",
             next_step=f"choose 1 … {MAX_REPEAT} measurements of each set",
         )
+    parts: dict[str, Any] = {"repeat": config.repeat, "report": config.report}
+    if sections & {"machines", "reuse"}:  # a cluster and an earlier run do not go together
+        parts |= _machines(config)
+        parts["reuse"] = Path(config.reuse) if config.reuse is not None else None
+    if "tasksets" in sections:
+        parts["tasksets"] = made(config.tasksets, "tasksets")
+        seed = config.tasksets.get("seed")
+        parts["seed"] = seed if isinstance(seed, int) else None
+    if "monitors" in sections:
+        parts["monitors"] = {
+            str(name): made(node, f"monitors.{name}") for name, node in config.monitors.items()
+        }
+    if "expected" in sections:
+        parts["expected"] = to_expectations(config.expected)
+    return RunPlan(**parts) if known is None else replace(known, **parts)
+
+
+def _machines(config: DictConfig) -> dict[str, Any]:
+    """What `machines` comes to in a plan."""
+    machines = config.machines
+    cluster = _cluster(config)
+    # With a cluster the limit is each computer's; what the workers can hold bounds the fleet.
+    limit = machines.limit if cluster is None else MAX_MACHINES
+    check_counts(machines.count, limit)
     if machines.host not in _HOSTS:
         raise UsageError(
             f"machines.host is {excerpt(machines.host)}", next_step=f"choose one of: {', '.join(_HOSTS)}"
         )
-    tasksets = _made(config.tasksets, "tasksets")
-    seed = config.tasksets.get("seed")
-    open_session = _made(machines.session, "machines.session", call=False)
+    open_session = made(machines.session, "machines.session", call=False)
     network = to_network(machines)
     # A session that says nothing, or is made by a function, has the guest's network to talk through.
     reach = getattr(open_session.func, "reach", Reach.SSH)
-    return RunPlan(
-        tasksets=tasksets,
-        monitors={str(name): _made(node, f"monitors.{name}") for name, node in config.monitors.items()},
-        open_session=open_session,
-        qemu=to_qemu(machines.qemu, reach, network) if machines.host == "qemu" else None,
-        genode=to_genode(machines.genode, network) if machines.host == "genode_pbxa9" else None,
-        boards=to_boards(machines.board) if machines.host == "genode_board" else None,
-        reset=to_reset(machines),
-        console=to_console(machines.console, machines.host),
-        policy=to_policy(machines.policy),
-        limits=to_limits(machines.disturbance),
-        reserves=to_reserves(machines.admission),
-        count=machines.count,
-        limit=limit,
-        cluster=cluster,
-        seed=seed if isinstance(seed, int) else None,
-        repeat=config.repeat,
-        report=config.report,
-        expected=to_expectations(config.expected),
-        reuse=Path(config.reuse) if config.reuse is not None else None,
-    )
+    return {
+        "open_session": open_session,
+        "qemu": to_qemu(machines.qemu, reach, network) if machines.host == "qemu" else None,
+        "genode": to_genode(machines.genode, network) if machines.host == "genode_pbxa9" else None,
+        "boards": to_boards(machines.board) if machines.host == "genode_board" else None,
+        "reset": to_reset(machines),
+        "console": to_console(machines.console, machines.host),
+        "policy": to_policy(machines.policy),
+        "limits": to_limits(machines.disturbance),
+        "reserves": to_reserves(machines.admission),
+        "count": machines.count,
+        "limit": limit,
+        "cluster": cluster,
+    }
 
 
 def _cluster(config: DictConfig) -> ClusterPlan | None:
@@ -200,7 +207,7 @@ def _cluster(config: DictConfig) -> ClusterPlan | None:
         return None
     check_cluster(machines, reuse=config.reuse is not None)
     return ClusterPlan(
-        make=_made(node.dask, f"{key}.dask", call=False),
+        make=made(node.dask, f"{key}.dask", call=False),
         per_computer=machines.limit,
         guests_per_worker=node.guests_per_worker,
         patience_s=node.patience_s,
@@ -208,6 +215,25 @@ def _cluster(config: DictConfig) -> ClusterPlan | None:
         silence_s=node.silence_s,
         checked_share=node.checked_share,
     )
+
+
+def _check_keys(config: DictConfig, sections: Collection[str]) -> None:
+    """Nothing is there in these sections that should not be, and everything has a value."""
+    if len(sections) == len(config):
+        _refuse_unknown(config, "")
+        _check_sections(config)
+        missing = sorted(map(str, OmegaConf.missing_keys(config)))
+    else:
+        missing = [section for section in sections if OmegaConf.is_missing(config, section)]
+        nodes = {section: config[section] for section in sections if section not in missing}
+        for section, node in nodes.items():
+            if isinstance(node, DictConfig):
+                _refuse_unknown(node, f"{section}.")
+                missing += sorted(map(str, OmegaConf.missing_keys(node)))
+        if not {"machines", "monitors", "expected"}.isdisjoint(sections):
+            _check_sections(config)
+    if missing:
+        raise UsageError(f"{missing[0]} has no value", where=missing[0], next_step=f"set it: {missing[0]}=…")
 
 
 def _refuse_unknown(node: DictConfig, prefix: str) -> None:
@@ -235,65 +261,3 @@ def _check_sections(config: DictConfig) -> None:
                 where=key,
                 next_step=f"give it the keys that it had: python -m runner --cfg job --package {key}",
             )
-
-
-def _made(node: Any, key: str, *, call: bool = True) -> Any:  # noqa: ANN401 - what `_target_` names
-    """The object that a node's `_target_` names, with errors that name the node."""
-    if not isinstance(node, DictConfig) or not node.get("_target_"):
-        raise UsageError(
-            f"{key} does not say what to make",
-            where=f"{key}._target_",
-            next_step="name a class: _target_: my_module.MyClass",
-        )
-    _refuse_code(OmegaConf.to_container(node, resolve=True), key)
-    try:
-        return instantiate(node, _convert_="all", _recursive_=False, _partial_=not call)
-    except InstantiationException as exc:
-        cause = exc.__cause__
-        if isinstance(cause, RunnerError):
-            raise located(cause, key) from exc
-        if key == "machines.cluster.dask" and _is_missing(node["_target_"]):
-            raise UsageError(
-                f"{node['_target_']} is not installed",
-                where=key,
-                next_step="pip install 'rtfleet[cluster]', on every computer; or machines/cluster=none",
-            ) from exc
-        while cause is not None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        what = next(iter(str(cause or exc).splitlines()), "")
-        raise UsageError(
-            f"{node['_target_']} cannot be made: {type(cause or exc).__name__}: {what}",
-            where=key,
-            next_step="check the name in _target_ (is its module on PYTHONPATH?) and the arguments beside it",
-        ) from exc
-
-
-def _is_missing(target: str) -> bool:
-    return importlib.util.find_spec(target.partition(".")[0]) is None
-
-
-def _refuse_code(value: Any, key: str) -> None:  # noqa: ANN401 - plain values, all references resolved
-    """Code is named where the config says what to make, and nowhere below that: there a `_target_` is a mistake, or a trick."""
-    parts: Iterable[tuple[str, Any]] = ()
-    if isinstance(value, dict):
-        parts = [(f"{key}.{name}", one) for name, one in value.items() if name != "_target_"]
-    elif isinstance(value, list):
-        parts = [(f"{key}[{place}]", one) for place, one in enumerate(value)]
-    for name, one in parts:
-        if name.rpartition(".")[2] in _HYDRA_KEYS or (isinstance(one, dict) and "_target_" in one):
-            what = name if name.rpartition(".")[2] in _HYDRA_KEYS else f"{name}._target_"
-            raise UsageError(
-                f"{what} would have code executed inside of {key}",
-                where=what,
-                next_step="only tasksets, monitors, session and cluster.dask name a class: make the rest in there, from values",
-            )
-        _refuse_code(one, name)
-
-
-def located(error: RunnerError, key: str) -> RunnerError:
-    """The same error, with the full name of its key."""
-    where = error.where if error.where.startswith(key) else f"{key}.{error.where}".rstrip(".")
-    relative = error.where != where and error.what.startswith(f"{error.where} ")
-    what = f"{key}.{error.what}" if relative else error.what
-    next_step = error.next_step or f"python -m runner --cfg job --package {key} shows what is set"
-    return type(error)(what, where=where, next_step=next_step, evidence=error.evidence)

@@ -126,10 +126,11 @@ class DisturbanceConf:
 
 @dataclass
 class AdmissionConf:
-    """What the run leaves to others; below that fewer machines run, or none is given a task set; see `runner.admission.capacity`."""
+    """What the run leaves to others: otherwise fewer machines run, or none is given a task set; see `runner.admission.capacity`."""
 
     memory_reserve_mib: int = Reserves.memory_mib
     disk_reserve_mib: int = Reserves.disk_mib
+    computer_limit: int | None = Reserves.computer_limit
 
 
 @dataclass
