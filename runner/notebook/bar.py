@@ -17,13 +17,15 @@ class _Bar(tqdm):  # type: ignore[type-arg] # generic in the stub only
 
 
 class Bar:
-    """Shows task sets that have ended, of all; draws nothing before it is told."""
+    """Shows task sets that have ended, of all; draws nothing before there are any."""
 
     def __init__(self) -> None:
         self._bar: _Bar | None = None
 
     def show(self, pulse: Pulse) -> None:
         """This is how far it is."""
+        if pulse.n_total == 0:  # nothing was submitted yet
+            return
         n_done, n_bad = pulse.n_done or 0, pulse.n_bad or 0
         if self._bar is None:
             _Bar.set_lock(threading.RLock())

@@ -30,9 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     line, parent, *rest = arguments
     with socket.socket(fileno=int(line)) as starter, Attendance(starter, int(parent)):
         starter.set_inheritable(False)  # no guest is to keep it open
-        from runner.notebook.attended import (
-            run_attended,
-        )  # late import: a signal meanwhile must end it in order
+        # late import: a signal meanwhile must end it in order
+        from runner.notebook.attended import run_attended
 
         return run_attended(rest, lambda message: _tell(starter, message))
 

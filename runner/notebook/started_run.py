@@ -230,13 +230,12 @@ class StartedRun:
                     print(line, flush=True)
                 elif not line.startswith(_PROGRESS):  # the bar says it
                     self._bar.say(line)
-        if self._bar is None:
-            return
-        if self._process.ended:
-            self._bar.close()
-        elif time.monotonic() >= self._bar_due_s:
+        if self._bar is not None and (self._process.ended or time.monotonic() >= self._bar_due_s):
             self._bar_due_s = time.monotonic() + _BAR_S
             self._bar.show(self._pulse)
+            if self._process.ended:
+                self._bar.close()
+                self._bar = None
 
     @property
     def _pulse(self) -> Pulse:
