@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_example_shows_its_figures_inline(here: Path) -> None:
-    stored = nbformat.read(EXAMPLE, as_version=4)
+    stored = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
     assert all(not cell.get("outputs") for cell in stored.cells), "outputs are not stored"
     client = NotebookClient(stored, timeout=int(RUN_TIMEOUT_S), resources={"metadata": {"path": str(here)}})
     asyncio.run(client.async_execute())
@@ -54,6 +54,7 @@ def test_the_example_shows_its_figures_inline(here: Path) -> None:
     assert "N = 20 task sets" in printed
     assert "task sets: " not in printed
     assert "label_schedulable" in shown(outputs["frame"], "text/html")
+    assert len(list(here.glob("outputs/*/*/report.html"))) == 1
 
 
 def shown(outputs: list[Any], kind: str) -> str:
