@@ -248,8 +248,10 @@ def test_who_lets_go_of_it_ends_it(here: Path) -> None:
     assert nothing_runs_in(here)
     (one,) = audit(here / "run" / "results.sqlite").accounts
     assert one.n_bad == 0
-    with runner.start(resume="run"):
-        pass
+    resumed = runner.start(resume="run")
+    os.kill(resumed._process.pid, signal.SIGKILL)
+    with pytest.raises(RunnerError, match="has ended by signal 9"):
+        list(resumed)
 
 
 def started(here: Path, then: str) -> subprocess.Popen[str]:

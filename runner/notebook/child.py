@@ -80,7 +80,7 @@ class Attendance:
             return
         # As a terminal would: to whatever runs for it, but for the guests, which it ends itself.
         os.killpg(os.getpgrp(), signal.SIGINT)
-        if not self._over.wait(PATIENCE_S):
+        while not self._over.wait(PATIENCE_S):  # the second kills the machines, a third the report
             os.killpg(os.getpgrp(), signal.SIGINT)
 
 
