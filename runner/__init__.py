@@ -1,6 +1,13 @@
 """A declarative batch runner for real-time experiments on fleets of QEMU machines.
 
-From a Python shell, without Hydra:
+A run as the command line makes it, from Python:
+
+    >>> import runner
+    >>> with runner.start("machines.count=2") as run:
+    ...     for result in run:
+    ...         print(result.name, result.schedulable)
+
+Without Hydra:
 
     >>> from runner import Distributor, Hey0TaskSet, StdoutMonitor
     >>> with Distributor(max_machine=1) as distributor:
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
     from runner.monitors.sqlite import SQLiteMonitor
     from runner.monitors.stdout import StdoutMonitor
     from runner.monitors.summary import SummaryMonitor
+    from runner.notebook.results import Result
+    from runner.notebook.start import start
+    from runner.notebook.started_run import StartedRun
     from runner.queue.taskset_queue import TaskSetQueue
     from runner.sessions.base import AbstractSession
     from runner.specs import Clock, MachinePolicy, QemuSpec, Reset
@@ -59,8 +69,10 @@ __all__ = [
     "ProgressMonitor",
     "QemuSpec",
     "Reset",
+    "Result",
     "RunnerError",
     "SQLiteMonitor",
+    "StartedRun",
     "StdoutMonitor",
     "SummaryMonitor",
     "Task",
@@ -72,6 +84,7 @@ __all__ = [
     "qemu_by_mailbox",
     "qemu_over_ssh",
     "simulated",
+    "start",
     "with_screens",
 ]
 
@@ -98,8 +111,10 @@ _HOMES = {
     "ProgressMonitor": "runner.monitors.progress",
     "QemuSpec": "runner.specs",
     "Reset": "runner.specs",
+    "Result": "runner.notebook.results",
     "RunnerError": "runner.errors",
     "SQLiteMonitor": "runner.monitors.sqlite",
+    "StartedRun": "runner.notebook.started_run",
     "StdoutMonitor": "runner.monitors.stdout",
     "SummaryMonitor": "runner.monitors.summary",
     "Task": "runner.model",
@@ -111,6 +126,7 @@ _HOMES = {
     "qemu_by_mailbox": "runner.machines.kinds",
     "qemu_over_ssh": "runner.machines.kinds",
     "simulated": "runner.machines.kinds",
+    "start": "runner.notebook.start",
     "with_screens": "runner.machines.kinds",
 }
 

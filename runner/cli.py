@@ -35,8 +35,12 @@ from runner.sweep_job import SweepJob
 from runner.text.secrets import literal_secrets, masked
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line says; returns the exit code. `--multirun` runs several."""
+def main(arguments: Sequence[str] | None = None, campaigns: type[Campaign] = Campaign) -> int:
+    """Run what the command line says; returns the exit code. `--multirun` runs several.
+
+    Args:
+        campaigns: Carry it out, and say how it ended.
+    """
     # What is measured is its user's, as are the sockets of guests and whatever else lies in a run folder.
     os.umask(0o077)
     # Otherwise Hydra prints errors in its own way and ends with 1.
@@ -47,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             register_schemas()
             bound_config_files()
-            code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking)
+            code = _carry_out(sys.argv[1:] if arguments is None else list(arguments), masking, campaigns)
         except KeyboardInterrupt:
             print("stopped before anything was measured", file=sys.stderr)
             code = ExitCode.STOPPED
         except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised before a run began
-            code = Campaign.show(explained(exc), masking)
+            code = campaigns.show(explained(exc), masking)
     if any(isinstance(thread, MonitorThread) for thread in threading.enumerate()):
         # A monitor that does not come back keeps its thread, and the interpreter would wait for it for ever.
         logging.shutdown()
@@ -69,7 +73,7 @@ class _Request:
     accepted: bool = False
 
 
-def _carry_out(arguments: list[str], masking: Masking) -> int:
+def _carry_out(arguments: list[str], masking: Masking, campaigns: type[Campaign]) -> int:
     for argument in arguments:
         _refuse_secret(argument)
     options = get_args_parser().parse_args(arguments)
@@ -98,7 +102,7 @@ def _carry_out(arguments: list[str], masking: Masking) -> int:
         how = Manner(
             resuming=request.resume is not None, accepted=request.accepted, shell_folder=shell_folder
         )
-        campaign = Campaign(composer, masking, how)
+        campaign = campaigns(composer, masking, how)
         if not sweep:
             return campaign.run(config, folder)
         return Sweep(composer, campaign, masking, SweepJob(places, config, folder, how)).run()

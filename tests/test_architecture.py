@@ -70,7 +70,9 @@ RANKS = (
     " report.canvas report.disagreements report.expected"
     " report.fleet report.gantt report.job_charts report.job_sections report.page report.provenance"
     " report.reading report.responses report.run_report report.schedule report.set_charts report.set_report"
-    " report.set_sections report.statistics report.trace report.__main__ __main__",
+    " report.set_sections report.statistics report.trace report.__main__ __main__"
+    " notebook notebook.attended notebook.bar notebook.child notebook.figures notebook.messages notebook.process notebook.results"
+    " notebook.start notebook.started_run",
     "rehearsal rehearsal.catalogue rehearsal.clock_shift rehearsal.comparison rehearsal.emulator_faults"
     " rehearsal.fault rehearsal.guest_faults rehearsal.host_faults rehearsal.leftovers"
     " rehearsal.line_faults rehearsal.link rehearsal.monitor rehearsal.mount_namespace"
@@ -116,8 +118,9 @@ HOMES = {
         "runner.campaign",
         "runner.sweep_job",
         "runner.cli",
+        "runner.notebook.attended",
     },
-    "tqdm": {"runner.operator.meter"},
+    "tqdm": {"runner.operator.meter", "runner.notebook.bar"},
     "qemu": {"runner.qemu.qmp"},
     "watchfiles": {"runner.operator.control_watcher"},
     "sqlite3": {

@@ -73,10 +73,20 @@ def stored_table_sha256(database: sqlite3.Connection, run_id: str) -> str | None
         sqlite3.Error: they cannot be read.
     """
     try:
-        jobs = tuple([_job(row) for row in database.execute(_JOBS, (run_id,))])
-    except ValueError:  # an exit type that there is not
+        jobs = stored_jobs(database, run_id)
+    except ValueError:
         return None
     return RunResult(outcome=Outcome.COMPLETED, jobs=jobs).table_sha256
+
+
+def stored_jobs(database: sqlite3.Connection, run_id: str) -> tuple[JobRecord, ...]:
+    """The jobs that the data hold of a valid run, by task and release.
+
+    Raises:
+        sqlite3.Error: they cannot be read.
+        ValueError: they are none that a run could have: an exit type that there is not.
+    """
+    return tuple([_job(row) for row in database.execute(_JOBS, (run_id,))])
 
 
 class EarlierRun:

@@ -45,6 +45,8 @@ class Pulse:
         held: Why no further task set is started; empty: nothing holds it.
         shortage: Why there are fewer machines than are wanted; empty: there may be as many.
         machines: Name -> what it is doing; only while the run goes on.
+        n_wanted: How many machines the operator wanted last.
+        n_total, n_done, n_bad: Task sets in all, done, and given up; None where that is not known.
     """
 
     known: bool = False
@@ -58,27 +60,34 @@ class Pulse:
     held: str = ""
     shortage: str = ""
     machines: Mapping[str, MachinePulse] = field(default_factory=dict)
+    n_wanted: int | None = None
+    n_total: int | None = None
+    n_done: int | None = None
+    n_bad: int | None = None
 
 
 def read_pulse(paths: RunPaths) -> Pulse:
     """Look at a run folder; what is damaged or missing there counts as not known."""
     status = _read(paths.status)
-    pid = status.get("pid") if isinstance(status.get("pid"), int) else None
     goes_on = _is_locked(paths.lock)
-    observed = _mapping(status, "observed")
+    observed, desired, sets = (_mapping(status, name) for name in ("observed", "desired", "tasksets"))
     return Pulse(
         known=bool(status),
         goes_on=goes_on,
-        pid=pid,
+        pid=_number(status, "pid"),
         started_utc=_text(status, "started_utc"),
         updated_utc=_text(status, "updated_utc"),
         # One that goes on has not ended, whatever an earlier runner said.
         ended=None if goes_on else _text(status, "ended"),
         resumed_utc=tuple(_resumptions(paths.manifest)),
-        state=_text(_mapping(status, "desired"), "state"),
+        state=_text(desired, "state"),
         held=_text(status, "held") or "",
         shortage=_text(_mapping(status, "allowed"), "shortage") or "",
         machines=_machines(observed) if goes_on else {},
+        n_wanted=_number(desired, "machines"),
+        n_total=_number(sets, "total"),
+        n_done=_number(sets, "done"),
+        n_bad=_number(sets, "bad"),
     )
 
 
@@ -94,6 +103,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     return value if isinstance(value, str) and value else None
+
+
+def _number(content: Mapping[str, Any], key: str) -> int | None:
+    value = content.get(key)
+    return value if isinstance(value, int) else None
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
