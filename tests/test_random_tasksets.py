@@ -613,12 +613,40 @@ class TestBulk:
             assert many.wcet_ns[row].tolist() == [task.wcet_ns for task in tasks]
             assert many.period_ns[row].tolist() == [task.period_ns for task in tasks]
 
-    def test_what_is_in_doubt_is_made_singly(self) -> None:
-        """Utilizations of .5 and periods of whole microseconds: with one task every C is a whole number."""
+    def test_where_c_is_a_whole_number_before_it_is_rounded(self) -> None:
+        """Utilizations of .5 and periods of whole microseconds, with one task."""
         source = random_sets(n_tasks=1, utilizations=[0.5], sets_per_utilization=20_000)
         assert set(
             (make_many(source, 0, 0, 50).wcet_ns * 2 - make_many(source, 0, 0, 50).period_ns).ravel()
         ) == {0}
+
+    @given(
+        seed=st.integers(0, (1 << 128) - 1),
+        first_idx=st.integers(0, 10**11),
+        n_tasks=st.integers(1, 64),
+        part=st.floats(0.01, 1.0),
+        point_idx=st.integers(0, 1),
+        periods=st.lists(st.integers(2_000, 9 * 10**17), min_size=1, max_size=9),
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_any_of_them_are_the_same(
+        self, seed: int, first_idx: int, n_tasks: int, part: float, point_idx: int, periods: list[int]
+    ) -> None:
+        source = random_sets(
+            n_tasks=n_tasks,
+            utilizations=[part, min(1.5, n_tasks) * part],
+            sets_per_utilization=10**12 // 2,
+            periods=[f"{period}ns" for period in periods],
+            horizon="1us",
+            policy="other",
+            seed=seed,
+        )
+        first_idx = min(first_idx, (1 << 32) - 3)
+        many = make_many(source, point_idx, first_idx, 3)
+        for row in range(3):
+            stream = uniform_stream(seed, point_idx, first_idx + row)
+            costs, periods_ns = source.recipe(0).draw_times(source.totals[point_idx] or 0.0, stream)
+            assert (many.wcet_ns[row].tolist(), many.period_ns[row].tolist()) == (costs, periods_ns)
 
     @pytest.mark.parametrize(
         "changes",
