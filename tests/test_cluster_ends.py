@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import distributed
-import pytest
 
 from runner import simulated
 from runner.cluster.agent import Agent
@@ -55,10 +54,10 @@ def done(folder: Path) -> int:
     return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_path, number):
-    with started_cli(tmp_path, *RUN) as process:
-        eventually(lambda: done(tmp_path) >= 4, WAIT_S)
+def interrupted(folder: Path, *arguments: str, at: int, number: signal.Signals) -> None:
+    """A run that is ended by the signal when so many sets are done."""
+    with started_cli(folder, *arguments) as process:
+        eventually(lambda: done(folder) >= at, WAIT_S)
         if number is signal.SIGINT:
             os.killpg(process.pid, number)  # a terminal tells the workers, too
         else:
@@ -66,10 +65,16 @@ def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_pat
         _, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == ExitCode.STOPPED, stderr
     assert "Traceback" not in stderr
-    assert 4 <= done(tmp_path) < N_SETS
-    assert not processes_of(tmp_path)
-    assert not (tmp_path / "run" / "dask").exists()
-    resumed = run_cli(tmp_path, "resume=run", "machines.session.realtime_factor=null")
+    assert at <= done(folder) < N_SETS
+    assert not processes_of(folder)
+    assert not (folder / "run" / "dask").exists()
+
+
+def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_path):
+    interrupted(tmp_path, *RUN, at=4, number=signal.SIGINT)
+    interrupted(tmp_path, "resume=run", at=done(tmp_path) + 4, number=signal.SIGTERM)
+    changes = ("machines/cluster=none", "machines.session.realtime_factor=null", "changes=accept")
+    resumed = run_cli(tmp_path, "resume=run", *changes)
     assert resumed.returncode == ExitCode.OK, resumed.stderr
     with closing(sqlite3.connect(tmp_path / "run" / "results.sqlite")) as data:
         ledger = data.execute("SELECT set_idx, state FROM ledger ORDER BY set_idx").fetchall()
