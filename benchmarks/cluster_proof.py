@@ -114,7 +114,8 @@ class RunFolder:
     def digests(self) -> dict[str, str]:
         """SHA-256 of the Parquet file of each table; their rows have an order that does not depend on who measured when."""
         return {
-            name: hashlib.sha256((self.path / f"{name}.parquet").read_bytes()).hexdigest() for name in TABLES
+            name: hashlib.sha256((self.path / "parquet" / f"{name}.parquet").read_bytes()).hexdigest()
+            for name in TABLES
         }
 
     def account(self) -> dict[str, object]:

@@ -104,18 +104,18 @@ def test_a_worker_that_answers_nothing_is_lost_and_its_sets_are_done_elsewhere(t
     with pool(partial(local_cluster, made, 2), crew, equipment, tmp_path / "dask"):
         tables = Tables({10: lambda: pids.append(signal_a_worker(made, signal.SIGSTOP))})
         try:
-            eventually(lambda: crew.n_workers == 2, WAIT_S)
             with Distributor(4, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet:
+                eventually(lambda: crew.n_workers == 2, WAIT_S)
                 fleet.add_job(sets(80), tables)
                 assert fleet.wait(WAIT_S)
                 state = fleet.get_distributor_state()
+                assert crew.n_workers == 1
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
     assert len(pids) == 1
     assert (state.n_done, state.n_bad) == (80, 0)
     assert set(tables.times.values()) == {1}
-    assert crew.n_workers == 1
 
 
 def test_all_workers_are_seen_and_stay_as_long_as_they_are_there(tmp_path, caplog):
@@ -137,10 +137,10 @@ def test_all_workers_are_seen_and_stay_as_long_as_they_are_there(tmp_path, caplo
         caplog.at_level(logging.INFO, "runner.cluster"),
         pool(make, crew, Equipment(setup=setup_in(tmp_path, kind)), tmp_path / "dask"),
     ):
-        eventually(lambda: crew.n_workers == n_workers, WAIT_S)
         with Distributor(6, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet:
+            eventually(lambda: crew.n_workers == n_workers, WAIT_S)
             fleet.add_job(sets(6), tables := Tables())
             assert fleet.wait(WAIT_S)
-        assert crew.n_workers == n_workers
+            assert crew.n_workers == n_workers
     assert len({run.machine for run in tables.runs}) >= 3
     assert sum("joined" in one.getMessage() for one in caplog.records) == n_workers
