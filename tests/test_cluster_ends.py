@@ -136,11 +136,11 @@ def test_all_workers_are_seen_and_stay_as_long_as_they_are_there(tmp_path, caplo
     with (
         caplog.at_level(logging.INFO, "runner.cluster"),
         pool(make, crew, Equipment(setup=setup_in(tmp_path, kind)), tmp_path / "dask"),
+        Distributor(6, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet,
     ):
-        with Distributor(6, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet:
-            eventually(lambda: crew.n_workers == n_workers, WAIT_S)
-            fleet.add_job(sets(6), tables := Tables())
-            assert fleet.wait(WAIT_S)
-            assert crew.n_workers == n_workers
+        eventually(lambda: crew.n_workers == n_workers, WAIT_S)
+        fleet.add_job(sets(6), tables := Tables())
+        assert fleet.wait(WAIT_S)
+        assert crew.n_workers == n_workers
     assert len({run.machine for run in tables.runs}) >= 3
     assert sum("joined" in one.getMessage() for one in caplog.records) == n_workers
