@@ -71,7 +71,10 @@ def sweeps(draw: st.DrawFn) -> list[str]:
 @settings(max_examples=12, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(overrides=sweeps())
 def test_configs_are_those_that_hydra_composes(composer, overrides):
-    common = composer.compose(overrides, sweep=True)
+    try:
+        common = composer.compose(overrides, sweep=True)
+    except HydraException:  # what they have in common makes no sense with the groups that are not swept
+        return
     configs = composer.sweep(common)
     for number in itertools.islice(range(len(configs)), 4):
         try:
@@ -94,7 +97,11 @@ def test_configs_are_those_that_hydra_composes(composer, overrides):
         (("monitors=[summary],[sqlite,csv]", "repeat=1,2"), 2),
         (("+machines.session.more=1,2",), 2),
         (
-            ("machines=simulation", "machines.session.realtime_factor=1,2", "machines.session={a:1},{b:2}"),
+            (
+                "machines=simulation",
+                "machines.session.realtime_factor=1,2",
+                "machines.session={realtime_factor:3},{realtime_factor:4}",
+            ),
             4,
         ),  # one within the other
     ],
