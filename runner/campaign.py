@@ -59,7 +59,7 @@ class Part:
     def of(self, plan: RunPlan) -> RunPlan:
         """The plan, with what follows from that."""
         monitors = {name: one for name, one in plan.monitors.items() if not isinstance(one, ProgressMonitor)}
-        has_guests = (plan.qemu or plan.genode) is not None
+        has_guests = (plan.qemu or plan.genode) is not None and plan.cluster is None
         reserves = plan.reserves
         if self.at_once and has_guests and reserves.computer_limit is None:
             reserves = replace(reserves, computer_limit=plan.limit)

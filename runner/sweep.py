@@ -85,7 +85,7 @@ class Sweep:
                 codes += self._one_by_one(runs) if is_basic(self._config) else self._launched(runs)
         except OSError as exc:
             raise host_error(exc, "hydra.sweep.dir") from exc
-        except KeyboardInterrupt:  # between two runs
+        except KeyboardInterrupt:  # before the first
             codes.append(ExitCode.STOPPED)
         code = next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
         if code in RESUMABLE and RunPaths(self._folder).sweep.exists():
@@ -168,16 +168,19 @@ class Sweep:
 
     def _one_by_one(self, runs: list[SweptRun]) -> list[ExitCode]:
         watch = SweepWatch(runs, self._meter)
-        with watch:
-            for run in runs:
-                if run.code is not None:
-                    self._campaign.complete(run.folder)
-                    continue
-                watch.began(run.number)
-                code = self._campaign.carry_out(self._configs.config(run.number), run.folder, Part())
-                watch.ended(run.number, code)
-                if code is ExitCode.STOPPED:
-                    break
+        try:
+            with watch:
+                for run in runs:
+                    if run.code is not None:
+                        self._campaign.complete(run.folder)
+                        continue
+                    watch.began(run.number)
+                    code = self._campaign.carry_out(self._configs.config(run.number), run.folder, Part())
+                    watch.ended(run.number, code)
+                    if code is ExitCode.STOPPED:
+                        break
+        except KeyboardInterrupt:  # between two runs
+            return [*watch.codes, ExitCode.STOPPED]
         return watch.codes
 
     # By a launcher

@@ -100,7 +100,10 @@ class ConfigComposer:
         """The configs of a sweep's runs, in their order."""
         runs = [list(run) for run in itertools.product(*self._parsed(config).values())]
         return SweptConfigs(
-            lambda overrides, number: self.run_of(config, overrides, number), self._parser, runs
+            lambda overrides, number: self.run_of(config, overrides, number),
+            self._parser,
+            self._is_group,
+            runs,
         )
 
     def _parsed(self, config: DictConfig) -> dict[str, list[str]]:
@@ -150,6 +153,9 @@ class ConfigComposer:
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
         )
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self._made.config_loader.repository.group_exists(key))  # type: ignore[attr-defined] # of the one that there is
 
     @property
     def _parser(self) -> OverridesParser:

@@ -77,6 +77,7 @@ class SweptConfigs:
     Args:
         compose: Has Hydra make the config of a run, of its overrides and its number.
         parser: Hydra's.
+        is_group: Whether there are files to choose of under this name.
         runs: The overrides of each run.
     """
 
@@ -84,12 +85,16 @@ class SweptConfigs:
         self,
         compose: Callable[[Sequence[str], int], DictConfig],
         parser: OverridesParser,
+        is_group: Callable[[str], bool],
         runs: Sequence[Sequence[str]],
     ) -> None:
         self._compose = compose
         self._parser = parser
+        self._is_group = is_group
         self.runs = runs
         self._several = self._swept_keys()
+        # Keys that turned out to be a group's, or to lead elsewhere.
+        self._bound: set[str] = set()
         self._parsed: dict[str, Override] = {}
         self._families: dict[tuple[str, ...], _Family] = {}
         self._last: _Family | None = None
@@ -143,29 +148,36 @@ class SweptConfigs:
         return frozenset(key for key in parts[0] if any(run[key] != parts[0][key] for run in parts))
 
     def _family(self, number: int) -> _Family:
+        mark, keys = self._mark(number)
+        if mark not in self._families:
+            base = self._compose(self.runs[number], number)
+            self._bound |= {key for key in keys if not _leads_there(base, key)}
+            mark, keys = self._mark(number)
+            self._families.setdefault(mark, _Family(base, keys))
+        return self._families[mark]
+
+    def _mark(self, number: int) -> tuple[tuple[str, ...], frozenset[str]]:
+        """What runs of one family have in common, and the keys in which they differ."""
         overrides = [self._override(text) for text in self.runs[number]]
-        free = {one.key_or_group for one in overrides if self._is_plain(one, overrides)}
+        keys = frozenset(one.key_or_group for one in overrides if self._is_plain(one, overrides))
         mark = tuple(
             f"{one.key_or_group} {type(one.value()).__name__}"
-            if one.key_or_group in free
+            if one.key_or_group in keys
             else str(one.input_line)
             for one in overrides
         )
-        if mark not in self._families:
-            base = self._compose(self.runs[number], number)
-            if not all(_leads_there(base, key) for key in free):
-                free, mark = set(), tuple(self.runs[number])
-            self._families[mark] = _Family(base, frozenset(free))
-        return self._families[mark]
+        return mark, keys
 
     def _is_plain(self, override: Override, others: Sequence[Override]) -> bool:
         """Whether it replaces one value that the others have nothing to do with, by a number, a text or a list."""
         key = override.key_or_group
         return (
             key in self._several
+            and key not in self._bound
             and override.get_key_element() == key
             and _PLAIN_KEY.fullmatch(key) is not None
             and not isinstance(override.value(), dict)
+            and not self._is_group(key)
             and not any(one is not override and _overlap(one.key_or_group, key) for one in others)
         )
 

@@ -107,6 +107,8 @@ def clear_leftovers(folder: Path) -> None:
     for path in _children(folder):
         if _TEMPORARY.fullmatch(path.name):
             _remove(path)
+    if paths.jobs.is_dir():
+        _remove(paths.jobs)
     for path in _children(paths.parquet):
         if path.name.startswith(".partial-"):
             _remove(path)
