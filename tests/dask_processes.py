@@ -34,6 +34,7 @@ class RunningCluster:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self._stack = stack
+        self._n_joined = 0
         self._file = folder / "scheduler.json"
         folder.mkdir()
         self._start(
@@ -58,7 +59,8 @@ class RunningCluster:
             "--no-nanny",
             env=env,
         )
-        eventually(lambda: name in self.workers, _STEP_S)
+        self._n_joined += 1
+        self._client.wait_for_workers(self._n_joined, timeout=_STEP_S)
 
     @property
     def workers(self) -> list[str]:
