@@ -70,9 +70,9 @@ def test_one_line_has_all_runs(tmp_path):
 
 def test_jobs_tell_what_they_print_and_how_they_end(tmp_path):
     files = JobFiles(tmp_path)
-    assert files.stopped  # nobody waits
+    assert JobFiles(tmp_path).stopped  # nobody waits
     files.open()
-    assert not files.stopped
+    assert not JobFiles(tmp_path).stopped
     assert not files.began(4)
     with files.printing(4):
         print("one")
