@@ -114,16 +114,15 @@ class RunFolder:
     def digests(self) -> dict[str, str]:
         """SHA-256 of the Parquet file of each table; their rows have an order that does not depend on who measured when."""
         return {
-            name: hashlib.sha256((self.path / f"{name}.parquet").read_bytes()).hexdigest() for name in TABLES
+            name: hashlib.sha256((self.path / "parquet" / f"{name}.parquet").read_bytes()).hexdigest()
+            for name in TABLES
         }
 
     def account(self) -> dict[str, object]:
         """How often sets were measured, and by whom."""
-        data = load(self.path)
-        runs = data.runs.to_pylist()
-        places = [
-            (row["set_idx"], row["repetition"]) for row in data.ledger.to_pylist() if row["state"] == "done"
-        ]
+        data = load(self.path).tables
+        runs, ledger = data["runs"].to_pylist(), data["ledger"].to_pylist()
+        places = [(row["set_idx"], row["repetition"]) for row in ledger if row["state"] == "done"]
         by_worker: dict[str, int] = {}
         for row in runs:
             worker = str(json.loads(row["facts_json"]).get("worker"))
@@ -176,9 +175,8 @@ def eventful(n_sets: int, options: tuple[str, ...], folder: Path) -> RunFolder:
         wait_for(lambda: len(run.machines) == 6, "there are 6 machines")
         print(f"{run.n_done} done: rescaled to 6, on {workers_of(run)}", flush=True)
         done(n_sets // 4)
+        cluster.add_worker()  # its start takes a while
         print(f"{run.n_done} done: worker {cluster.kill_worker()} killed", flush=True)
-        done(n_sets // 3)
-        cluster.add_worker()
         wait_for(lambda: len(workers_of(run)) == 3, "three workers have machines")
         print(f"{run.n_done} done: one joined, machines on {workers_of(run)}", flush=True)
         done(n_sets // 2)
@@ -214,7 +212,7 @@ def options_of(n_sets: int, machines: str) -> tuple[str, ...]:
         f"machines={machines}",
         "tasksets.n_tasks=3",
         "tasksets.utilizations=[0.7]",
-        "tasksets.periods=[10ms,20ms,40ms]",
+        "tasksets.periods=[20ms,40ms,80ms]",
         f"tasksets.sets_per_utilization={n_sets}",
         "tasksets.seed=3",
         "monitors=[logging,sqlite]",

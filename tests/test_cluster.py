@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.cluster_proof import RunFolder, options_of, workers_of
 from runner import simulated
 from runner.cluster.crew import Crew
 from runner.cluster.pool import Equipment, pool
@@ -23,6 +24,7 @@ from runner.distributor import Distributor
 from runner.errors import HostError
 from runner.machines.station import MachineKind
 from runner.qemu.image import GuestImage
+from tests.cli import run_cli, started_cli
 from tests.cluster_samples import (
     WAIT_S,
     Tables,
@@ -150,6 +152,24 @@ def test_guests_on_workers_that_come_and_go_measure_what_one_computer_does(tmp_p
     setup = setup_in(tmp_path, guest_kind, image)
     tables, _ = eventful(tmp_path, guest_kind(None), setup, 24, image)
     assert tables.tables == alone(guest_kind(None), 24, tmp_path)
+
+
+def test_the_control_file_rescales_the_whole_fleet(tmp_path):
+    sets_of_run = options_of(40, "simulation")
+    on_cluster, alone_ = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "alone")
+    slowly = ("machines/cluster=local", "machines.session.realtime_factor=1")
+    with started_cli(tmp_path, *sets_of_run, *slowly) as process:
+        eventually(lambda: on_cluster.n_done >= 3, WAIT_S)
+        on_cluster.rescale(6)
+        eventually(lambda: len(on_cluster.machines) == 6 and len(workers_of(on_cluster)) == 2, WAIT_S)
+        on_cluster.rescale(2)
+        eventually(lambda: len(on_cluster.machines) == 2, WAIT_S)
+        _, stderr = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, stderr
+    assert run_cli(tmp_path, *sets_of_run, "hydra.run.dir=alone").returncode == 0
+    account = on_cluster.account()
+    assert (account["done"], account["doubled"], account["attempts"]) == (40, 0, 40)
+    assert on_cluster.digests() == alone_.digests()
 
 
 def test_who_has_no_dask_is_told_what_to_install(tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import distributed
-import pytest
 
 from runner import simulated
 from runner.cluster.agent import Agent
@@ -55,10 +54,10 @@ def done(folder: Path) -> int:
     return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_path, number):
-    with started_cli(tmp_path, *RUN) as process:
-        eventually(lambda: done(tmp_path) >= 4, WAIT_S)
+def interrupted(folder: Path, *arguments: str, at: int, number: signal.Signals) -> None:
+    """A run that is ended by the signal when so many sets are done."""
+    with started_cli(folder, *arguments) as process:
+        eventually(lambda: done(folder) >= at, WAIT_S)
         if number is signal.SIGINT:
             os.killpg(process.pid, number)  # a terminal tells the workers, too
         else:
@@ -66,10 +65,16 @@ def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_pat
         _, stderr = process.communicate(timeout=WAIT_S)
     assert process.returncode == ExitCode.STOPPED, stderr
     assert "Traceback" not in stderr
-    assert 4 <= done(tmp_path) < N_SETS
-    assert not processes_of(tmp_path)
-    assert not (tmp_path / "run" / "dask").exists()
-    resumed = run_cli(tmp_path, "resume=run", "machines.session.realtime_factor=null")
+    assert at <= done(folder) < N_SETS
+    assert not processes_of(folder)
+    assert not (folder / "run" / "dask").exists()
+
+
+def test_a_signal_ends_a_run_on_a_cluster_in_order_and_it_can_be_resumed(tmp_path):
+    interrupted(tmp_path, *RUN, at=4, number=signal.SIGINT)
+    interrupted(tmp_path, "resume=run", at=done(tmp_path) + 4, number=signal.SIGTERM)
+    changes = ("machines/cluster=none", "machines.session.realtime_factor=null", "changes=accept")
+    resumed = run_cli(tmp_path, "resume=run", *changes)
     assert resumed.returncode == ExitCode.OK, resumed.stderr
     with closing(sqlite3.connect(tmp_path / "run" / "results.sqlite")) as data:
         ledger = data.execute("SELECT set_idx, state FROM ledger ORDER BY set_idx").fetchall()
@@ -99,18 +104,18 @@ def test_a_worker_that_answers_nothing_is_lost_and_its_sets_are_done_elsewhere(t
     with pool(partial(local_cluster, made, 2), crew, equipment, tmp_path / "dask"):
         tables = Tables({10: lambda: pids.append(signal_a_worker(made, signal.SIGSTOP))})
         try:
-            eventually(lambda: crew.n_workers == 2, WAIT_S)
             with Distributor(4, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet:
+                eventually(lambda: crew.n_workers == 2, WAIT_S)
                 fleet.add_job(sets(80), tables)
                 assert fleet.wait(WAIT_S)
                 state = fleet.get_distributor_state()
+                assert crew.n_workers == 1
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
     assert len(pids) == 1
     assert (state.n_done, state.n_bad) == (80, 0)
     assert set(tables.times.values()) == {1}
-    assert crew.n_workers == 1
 
 
 def test_all_workers_are_seen_and_stay_as_long_as_they_are_there(tmp_path, caplog):
@@ -131,11 +136,11 @@ def test_all_workers_are_seen_and_stay_as_long_as_they_are_there(tmp_path, caplo
     with (
         caplog.at_level(logging.INFO, "runner.cluster"),
         pool(make, crew, Equipment(setup=setup_in(tmp_path, kind)), tmp_path / "dask"),
+        Distributor(6, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet,
     ):
         eventually(lambda: crew.n_workers == n_workers, WAIT_S)
-        with Distributor(6, machine_limit=20, kind=simulated(), crew=crew, folder=tmp_path) as fleet:
-            fleet.add_job(sets(6), tables := Tables())
-            assert fleet.wait(WAIT_S)
+        fleet.add_job(sets(6), tables := Tables())
+        assert fleet.wait(WAIT_S)
         assert crew.n_workers == n_workers
     assert len({run.machine for run in tables.runs}) >= 3
     assert sum("joined" in one.getMessage() for one in caplog.records) == n_workers

@@ -226,3 +226,34 @@ def test_a_number_of_measurements_that_cannot_be_meant_is_refused(tmp_path: Path
     with pytest.raises(UsageError, match=f"repeat is {repeat}") as caught:
         to_plan(composed(tmp_path, f"repeat={repeat}"))
     assert (caught.value.where, bool(caught.value.next_step)) == ("repeat", True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        (("machines.cluster.checked_share=1.5",), "choose 0 … 1"),
+        (("machines=host_clock", "machines.cluster.checked_share=0.1"), "do not repeat"),
+        (("machines=ssh", "machines.cluster.checked_share=0.1"), "do not repeat"),
+        (("machines.cluster.answer_s=0",), "machines.cluster.answer_s"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_before_anything_starts(
+    tmp_path: Path, overrides: tuple[str, ...], word: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        to_plan(composed(tmp_path, "machines/cluster=local", *overrides))
+    assert word in str(caught.value)
+
+
+def test_exact_guests_and_the_simulation_can_be_checked(tmp_path: Path) -> None:
+    for machines in ("arm64", "amd64", "simulation"):
+        plan = to_plan(
+            composed(
+                tmp_path,
+                f"machines={machines}",
+                "machines/cluster=local",
+                "machines.cluster.checked_share=0.1",
+            )
+        )
+        assert plan.cluster is not None
+        assert plan.cluster.checked_share == 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
@@ -275,3 +276,13 @@ class TestRankBy:
     def test_a_task_without_a_place_is_named(self) -> None:
         with pytest.raises(UsageError, match=r"task 'single'\.period_ns is missing"):
             rank_by((task(), task(name="single", period_ns=None)), "period_ns")
+
+
+@given(tasksets())
+def test_plain_pickle_takes_a_task_set_as_it_is(taskset: TaskSet) -> None:
+    """What goes to another process thousands of times a second is not to need a slower way."""
+    twin = pickle.loads(pickle.dumps(taskset))
+    assert twin == taskset
+    assert twin.taskset_id == taskset.taskset_id
+    with pytest.raises(TypeError):
+        twin.tasks[0].workload_args["cpu_ns"] = 1
