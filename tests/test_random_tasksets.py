@@ -629,7 +629,7 @@ class TestBulk:
         periods=st.lists(st.integers(2_000, 9 * 10**17), min_size=1, max_size=9),
     )
     @settings(max_examples=200, deadline=None)
-    def test_any_of_them_are_the_same(
+    def test_any_of_them_are_the_same(  # noqa: PLR0917 - what hypothesis draws
         self, seed: int, first_idx: int, n_tasks: int, part: float, point_idx: int, periods: list[int]
     ) -> None:
         source = random_sets(

@@ -72,7 +72,7 @@ def test_jobs_tell_what_they_print_and_how_they_end(tmp_path):
     files = JobFiles(tmp_path)
     assert JobFiles(tmp_path).stopped  # nobody waits
     files.open()
-    assert not JobFiles(tmp_path).stopped
+    assert JobFiles(tmp_path).stopped is False
     assert not files.began(4)
     with files.printing(4):
         print("one")
