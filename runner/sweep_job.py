@@ -56,9 +56,8 @@ class SweepJob:
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            if (
-                os.getppid() != launcher
-            ):  # nobody has another job for this process, and some would wait for one for ever
+            # Nobody has another job for this process, and some would wait for one for ever.
+            if os.getppid() != launcher:
                 os._exit(ExitCode.STOPPED)
         return code
 
