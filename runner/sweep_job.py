@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from runner.config.masking import Masking
 from runner.config.schemas import register_schemas
 from runner.exit_codes import ExitCode
 from runner.run_folder.jobs import JobFiles
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class SweepJob:
         """Carry out one run, to its exit code; the process is the launcher's, and may get another."""
         # What ends a sweep is told to its command, which tells its runs; a launcher that loses a process ends the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        launcher = os.getppid()
+        _end_with_parent()
         files = JobFiles(self.folder)
         if files.stopped:
             return ExitCode.STOPPED
@@ -49,6 +55,10 @@ class SweepJob:
             files.ended(number, code)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # Nobody has another job for this process, and some would wait for one for ever.
+            if os.getppid() != launcher:
+                os._exit(ExitCode.STOPPED)
         return code
 
     def _carry_out(self, number: int, folder: Path, overrides: Sequence[str]) -> ExitCode:
@@ -58,3 +68,8 @@ class SweepJob:
             campaign = Campaign(composer, masking, self.manner)
             config = composer.run_of(self.config, overrides, number)
             return campaign.carry_out(config, folder, Part(at_once=True))
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the launcher's process ends, however: a run stops in order, what is idle ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0)

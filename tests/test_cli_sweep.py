@@ -208,6 +208,17 @@ def test_jobs_of_a_launcher_are_stopped_and_go_on(tmp_path, signals):
     assert_all_done(tmp_path)
 
 
+def test_no_process_of_a_launcher_outlives_it(tmp_path):
+    with started_cli(tmp_path, *SLOW, "machines.session.realtime_factor=1", *JOBLIB) as process:
+        assert eventually(lambda: n_done(tmp_path, "sweep/1") >= 1, within_s=PATIENCE_S)
+        pids = [int(status(tmp_path, f"sweep/{run}")["pid"]) for run in "01"]
+        process.kill()
+        process.wait()
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=PATIENCE_S)
+    assert not (tmp_path / "sweep" / "2").exists()
+    assert manifest(tmp_path, "sweep/1")["ended"]["exit_code"] == ExitCode.STOPPED
+
+
 def test_one_runner_per_sweep(tmp_path):
     with started_cli(tmp_path, *SWEEP, "machines.session.realtime_factor=0.01") as process:
         assert eventually(
