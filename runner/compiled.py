@@ -22,7 +22,12 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function, compiled for the types that it is called with.
 
-    What is kept of it is made anew when its own file changes, not when one changes that it calls into: a file's loops call each
-    other alone. Whole numbers are those of the processor: no overflow is noticed.
+    What is kept lies beside the source or, where nobody may write there, in the user's cache folder (`NUMBA_CACHE_DIR` names another);
+    without any, each process compiles anew. It is made anew when its own file changes, not when one changes that it calls into: a
+    file's loops call each other alone. Whole numbers are those of the processor: no overflow is noticed. Floats are as Python has them,
+    operation by operation, powers by the same C library.
     """
-    return cast("Callable[P, R]", numba.njit(cache=True)(function))
+    try:
+        return cast("Callable[P, R]", numba.njit(cache=True)(function))
+    except RuntimeError:  # nowhere to keep it
+        return cast("Callable[P, R]", numba.njit()(function))

@@ -300,11 +300,8 @@ class Distributor(Steerable):
             with self._gate.starting():
                 useful = 0 if self._over or self._closed else self._useful()
                 self._gate.claim(useful)
-                target, allowed = (
-                    self._gate.at_most(useful),
-                    0 if self._over else self._gate.at_most(self._max),
-                )
-                self._roster.rescale(target, allowed, paused=held)
+                allowed = 0 if self._over else self._gate.at_most(self._max)
+                self._roster.rescale(self._gate.at_most(useful), allowed, paused=held)
         waiting = not (self._over or self._closed or self._state is RunState.KILL or self._queue.drained)
         if waiting and not self._gate.held and (error := self._roster.despair(self._max)) is not None:
             self._give_up(error)

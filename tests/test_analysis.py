@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -214,12 +212,3 @@ def test_arrays_of_any_whole_numbers():
     assert sets.wcet.dtype == np.int64
     with pytest.raises(UsageError, match="whole numbers"):
         TaskArrays(np.array([[0.5]]), np.array([[4]]), np.array([[4]]))
-
-
-def test_without_numba_arrays_say_what_is_missing():
-    code = "import sys; sys.modules['numba'] = None\nimport runner\nimport runner.analysis.arrays"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert "HostError: many task sets at once need the package numba" in ended.stderr
-    assert "pip install 'rtfleet[arrays]'" in ended.stderr

@@ -60,7 +60,7 @@ def _end(wcet: Ints, period: Ints, deadline: Ints, free: float) -> int:
     end, window, gaps = MAX_TIME, 0, 0.0
     for idx in range(len(wcet)):
         window += wcet[idx]
-        gaps += max(period[idx] - deadline[idx], 0) * wcet[idx] / period[idx]
+        gaps += max(period[idx] - deadline[idx], 0) / period[idx] * wcet[idx]
     if free > FREE:
         end = min(end, int(gaps / free * (1.0 + GUARD)) + 2)
     for _ in range(MAX_STEPS):
