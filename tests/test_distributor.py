@@ -317,6 +317,25 @@ def test_rescaling_gives_a_failed_machine_another_chance(tmp_path: Path) -> None
         wait_to_end(fleet)
 
 
+def test_another_chance_counts_also_for_a_machine_that_is_just_leaving(tmp_path: Path) -> None:
+    """Its phase says that it is aside, but its thread is not yet gone."""
+    fault = failing(lambda: HostShortage("no memory for this one"), 1)
+    asked = threading.Event()
+
+    def give_another_chance() -> None:
+        if not asked.is_set() and "aside" in phases(fleet).values():
+            asked.set()
+            fleet.set_max_machine_value(2)
+
+    kind = faulty_kind(Plan(), open=fault, realtime_factor=0.5)
+    with Distributor(max_machine=2, kind=kind, folder=tmp_path, on_change=give_another_chance) as fleet:
+        fleet.add_job(Sets(None), Tally())
+        eventually(asked.is_set)
+        eventually(lambda: list(phases(fleet).values()) == ["running"] * 2)
+        fleet.shut_down_all_machines()
+        wait_to_end(fleet)
+
+
 def test_a_bug_reaches_the_caller_and_loses_no_lease(tmp_path: Path) -> None:
     plan, tally = Plan(), Tally()
     kind = faulty_kind(plan, start=failing(lambda: TypeError("a bug"), 2), realtime_factor=1.0)

@@ -34,6 +34,7 @@ class Roster:
         self._machines: dict[str, Machine] = {}
         self._standings: dict[str, Standing] = {}
         self._leaving: list[Machine] = []
+        self._pardoned: set[Machine] = set()
         self._succeeded = False
         self._failures = Failures()
         self._error: Exception | None = None
@@ -89,6 +90,8 @@ class Roster:
     def pardon(self) -> None:
         """Forget all failures: the operator wants another try."""
         self._standings.clear()
+        # Those that have failed and are on their way out would be put aside only then.
+        self._pardoned = {machine for machine in self._machines.values() if machine.error is not None}
         self._failures = Failures()
         self._error = None
 
@@ -129,7 +132,8 @@ class Roster:
         del self._machines[machine.name]
         self._leaving = [*(one for one in self._leaving if one.is_alive()), machine]
         self._succeeded = self._succeeded or machine.state.n_done > 0
-        self._standings[machine.name] = machine.standing
+        self._standings[machine.name] = Standing() if machine in self._pardoned else machine.standing
+        self._pardoned.discard(machine)
         self._error = machine.error or self._error
         return machine.error is not None and machine.state.phase is not Phase.ASIDE
 
