@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import socket
 import threading
 import time
@@ -240,3 +241,15 @@ def test_close_just_when_the_connection_ends_leaves_nothing_open(peer, owner, mo
         warnings.simplefilter("always")
         gc.collect()
     assert not [str(one.message) for one in told]
+
+
+def test_close_while_the_greeting_fails_says_nothing(owner, caplog):
+    """QEMU hangs up, and in some step of what the library does about it we close: it is no bug of theirs to be told of."""
+    for step in range(100):
+        peer = Peer()
+        watching = QmpMonitor("qemu1", peer.ours, owner.on_event, owner.lost.set)
+        assert eventually(lambda: watching._session is not None)  # noqa: B023 - called at once
+        peer.hang_up()
+        time.sleep(step * 1e-5)
+        watching.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -80,9 +80,9 @@ class QmpMonitor:
         self._on_lost = on_lost
         self._on_look = on_look
         self._client = _QuietClient(name)
-        # What the library has to say, it raises as well.
+        # What the library has to say, it raises as well; and takes a `close` amid its own end for a critical bug of its own.
         self._client.logger = logging.getLogger("runner.machine").getChild(name).getChild("qmp")
-        self._client.logger.setLevel(logging.CRITICAL)
+        self._client.logger.setLevel(logging.CRITICAL + 1)
         self._ready: Future[str] = Future()
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
