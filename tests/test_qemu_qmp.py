@@ -227,8 +227,9 @@ def test_close_just_when_the_connection_ends_leaves_nothing_open(peer, owner, mo
 
     def look() -> None:
         known.wait(HANG_S)
-        closers.append(threading.Thread(target=watching.close))
-        closers[0].start()
+        closer = threading.Thread(target=watching.close)
+        closer.start()
+        closers.append(closer)
         assert eventually(lambda: watching._closing)
         raise RuntimeError("it ends by itself")
 
