@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +13,7 @@ from typing import Any
 import distributed
 
 from tests.cli import environment
+from tests.daemons import end
 from tests.fleet_samples import eventually
 
 #: To begin, and to end; both take a second or two.
@@ -86,16 +85,7 @@ class RunningCluster:
                 stderr=log,
                 start_new_session=True,
             )
-        self._stack.callback(_end, process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STEP_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(_STEP_S)
+        self._stack.callback(end, process, _STEP_S)
 
 
 def _tasks(dask_scheduler: Any) -> list[str]:

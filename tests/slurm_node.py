@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemons import end
 from tests.fleet_samples import eventually
 
 #: The mark of tests that submit.
@@ -171,12 +172,7 @@ def _daemon(node: SlurmNode, command: Sequence[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(_STEP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_STEP_S)
+        end(process, _STEP_S)
 
 
 def _is_idle(node: SlurmNode) -> bool:

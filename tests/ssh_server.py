@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.daemons import end
 from tests.fleet_samples import eventually
 from tests.ssh_endpoint import new_key, public_line
 
@@ -74,17 +75,14 @@ def ssh_server(folder: Path, env: Mapping[str, str]) -> Iterator[SshServer]:
         _EMPTY.mkdir(mode=0o755)
     try:
         with (folder / "sshd.log").open("wb") as log:
-            process = subprocess.Popen([program, "-D", "-e", "-f", config], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [program, "-D", "-e", "-f", config], stdout=log, stderr=log, start_new_session=True
+            )
         try:
             eventually(lambda: _answers(port), _STEP_S)
             yield SshServer(port, folder / "client_key", folder / "known_hosts")
         finally:
-            process.terminate()
-            try:
-                process.wait(_STEP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(_STEP_S)
+            end(process, _STEP_S)
     finally:
         if made:
             with suppress(OSError):
